@@ -1,0 +1,182 @@
+"""Documents to training samples: pages, tokens, labels, and where on the pages every answer character stands.
+
+A sample's token sequence is one conversation in the GLM format:
+
+    [gMASK]<sop><|user|>\\n  (<|begin_of_image|> visual tokens <|end_of_image|>) per page
+    question <|assistant|>\\n answer <|user|>\\n question <|assistant|>\\n answer <|user|> ...
+
+The model is trained on the answers and on the <|user|> that ends each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glyph_rt.export.reader.alphabet import ASSISTANT, NEWLINE, PAD, USER, encode
+from glyph_rt.export.reader.documents import Fact, Writer
+from glyph_rt.typeset import Typesetter
+
+IGNORE = -1
+QUESTIONS = (
+    "What is the value of {}?",
+    "What is the value of {}?",
+    "What is the {}?",
+    "What's the {}?",
+    "{}?",
+    "Find {}.",
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a batch holds. Tensor shapes follow from it alone, so that kernels compiled for one batch serve the next."""
+
+    pages: int
+    documents: int
+    text_tokens: int
+    transcribe: bool  # the documents are transcribed, or asked about
+    rows: int | None = None  # at most so many lines of text in a document; None: as many as its pages hold
+    fields: float = 0.45  # share of field lines in documents that are asked about
+
+
+@dataclass
+class Batch:
+    """Arrays of `documents` samples, all with the same number of pages."""
+
+    shape: Shape
+    patches: NDArray[np.uint8]  # [documents * pages, patches, 196]
+    tokens: NDArray[np.int64]  # [documents, text_tokens]: what follows the last page
+    labels: NDArray[np.int64]  # [documents, text_tokens]: the next token, or IGNORE
+    cells: NDArray[np.int64]  # [documents, text_tokens]: visual token that holds the next character, or IGNORE
+    characters: NDArray[np.int64]  # [documents * pages, visual tokens, 8]: the characters in each visual token
+    answers: list[list[slice]]  # per document, the label positions of each answer
+
+
+class SampleMaker:
+    """Turns documents into samples on the pages of one typesetter, whose style must be a character grid."""
+
+    def __init__(self, typesetter: Typesetter, writer: Writer) -> None:
+        style = typesetter.style
+        if style.cell_width is None or 28 % style.cell_width or 28 % style.px(style.line_height):
+            raise ValueError("training needs a style whose character cells divide the 28 px of a visual token")
+        self.typesetter, self.writer = typesetter, writer
+        self.columns = style.width // style.cell_width
+        self.rows = typesetter.rows
+        self.token_columns, self.token_rows = 28 // style.cell_width, 28 // style.px(style.line_height)
+        self.page_tokens = style.visual_tokens
+
+    def batch(self, shape: Shape) -> Batch:
+        samples = [self._sample(shape) for _ in range(shape.documents)]
+        return Batch(
+            shape,
+            patches=np.concatenate([s.patches for s in samples]),
+            tokens=np.array([s.tokens for s in samples]),
+            labels=np.array([s.labels for s in samples]),
+            cells=np.array([s.cells for s in samples]),
+            characters=np.concatenate([s.characters for s in samples]),
+            answers=[s.answers for s in samples],
+        )
+
+    def _sample(self, shape: Shape) -> _Sample:
+        rng = self.writer.rng
+        while True:
+            most = shape.pages * self.rows
+            rows = rng.randint(most - self.rows + 1, most) if rng.random() < 0.5 else most
+            if shape.rows is not None:
+                rows = rng.randint(1, shape.rows)
+            draft = self.writer.draft(rows * self.columns, 0.2 if shape.transcribe else shape.fields)
+            end = int(self.typesetter.layout(draft.text).lines[:rows][-1, 1])
+            text = draft.text[:end]
+            facts = [fact for fact in draft.facts if fact.start + len(fact.value) <= end]
+            layout = self.typesetter.layout(text)
+            if layout.measure.pages != shape.pages or len(layout.lines) == 0 or not (shape.transcribe or facts):
+                continue  # trailing blank lines fell away, or there is nothing to ask about
+            sample = _Sample(shape, self, text, layout.lines)
+            sample.patches = np.stack([page.patches for page in self.typesetter.draw(layout)])
+            if shape.transcribe:
+                sample.transcribe(rng)
+            else:
+                rng.shuffle(facts)
+                sample.ask(facts, rng)
+            return sample.padded()
+
+
+class _Sample:
+    """One sample being put together."""
+
+    def __init__(self, shape: Shape, maker: SampleMaker, text: str, lines: NDArray[np.int32]) -> None:
+        self.shape, self.maker, self.text = shape, maker, text
+        self.lines = [(int(a), int(b)) for a, b in lines]
+        self.patches: NDArray[np.uint8]
+        self.tokens: list[int] = []
+        self.labels: list[int] = []
+        self.cells: list[int] = []
+        self.answers: list[slice] = []
+        # cell_of[i]: the visual token that holds character i of the text
+        self.cell_of = np.full(len(text) + 1, IGNORE, np.int64)
+        grid = np.full((shape.pages * maker.rows, maker.columns), encode(" ")[0], np.int64)
+        width = maker.columns // maker.token_columns
+        for row, (start, end) in enumerate(self.lines):
+            page, row_in_page = divmod(row, maker.rows)
+            columns = np.arange(end - start) // maker.token_columns
+            self.cell_of[start:end] = page * maker.page_tokens + row_in_page // maker.token_rows * width + columns
+            grid[row, : end - start] = encode(text[start:end])
+        blocks = grid.reshape(shape.pages, maker.rows // maker.token_rows, maker.token_rows, width, maker.token_columns)
+        self.characters = blocks.transpose(0, 1, 3, 2, 4).reshape(shape.pages, maker.page_tokens, -1)
+
+    def transcribe(self, rng: Random) -> None:
+        page = rng.randrange(self.shape.pages)
+        lines = self.lines[page * self.maker.rows : (page + 1) * self.maker.rows]
+        first = rng.randrange(len(lines)) if rng.random() < 0.4 else 0
+        self._question(f"Transcribe page {page + 1}" + (f" from line {first + 1}." if first else "."), [])
+        characters: list[tuple[str, int]] = []
+        for number, (start, end) in enumerate(lines[first:]):
+            if number:
+                characters.append(("\n", IGNORE))
+            characters += [(self.text[i], int(self.cell_of[i])) for i in range(start, end)]
+        self._answer(characters)
+
+    def ask(self, facts: list[Fact], rng: Random) -> None:
+        for fact in facts:
+            key = fact.key.lower() if rng.random() < 0.15 else fact.key
+            before, after = rng.choice(QUESTIONS).split("{}")
+            if len(self.tokens) + len(before + key + after + fact.value) + 4 > self.shape.text_tokens:
+                continue
+            if self.tokens:
+                self._add([NEWLINE], [IGNORE])
+            # While the key is read, the pointer learns to stand on the key's next character in the document (from the
+            # third on: fewer say nothing); after the key, on the value.
+            key_cells = [int(self.cell_of[fact.key_start + i + 1]) for i in range(len(key) - 1)]
+            key_cells[:2] = [IGNORE] * len(key_cells[:2])
+            value_cell = int(self.cell_of[fact.start])
+            self._question(before + key + after, [IGNORE] * len(before) + key_cells + [value_cell] * (1 + len(after)))
+            self._answer([(c, int(self.cell_of[fact.start + i])) for i, c in enumerate(fact.value)])
+
+    def _add(self, tokens: list[int], cells: list[int]) -> None:
+        self.tokens += tokens
+        self.labels += [IGNORE] * len(tokens)
+        self.cells += cells
+
+    def _question(self, text: str, cells: list[int]) -> None:
+        """`cells` for every character of the question, or none."""
+        cells = cells or [IGNORE] * len(text)
+        self._add([*encode(text), ASSISTANT, NEWLINE], [*cells, cells[-1], IGNORE])
+
+    def _answer(self, characters: list[tuple[str, int]]) -> None:
+        first = len(self.tokens) - 1
+        for token, cell in (*((encode(c)[0], cell) for c, cell in characters), (USER, IGNORE)):
+            self.labels[-1], self.cells[-1] = token, cell
+            self._add([token], [IGNORE])
+        self.answers.append(slice(first, len(self.tokens) - 1))
+
+    def padded(self) -> _Sample:
+        size = self.shape.text_tokens
+        for field, fill in ((self.tokens, PAD), (self.labels, IGNORE), (self.cells, IGNORE)):
+            del field[size:]
+            field += [fill] * (size - len(field))
+        self.answers = [a for a in self.answers if a.stop <= size]
+        return self

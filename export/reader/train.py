@@ -1,0 +1,262 @@
+"""Trains the embedded reader from scratch, on a CPU, on pages drawn on the fly.
+
+    glyph-rt train-reader --out DIR
+
+Losses: next character of the answers; the character under every cell of a page, read from its visual token; and a
+pointer: one attention head learns to look at the visual token that holds the next character. The run is seeded, logs
+its curve to OUT/log.jsonl, and resumes from OUT/state.pt.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+
+from glyph_rt.export.reader.alphabet import USER, VOCABULARY_SIZE
+from glyph_rt.export.reader.documents import Writer
+from glyph_rt.export.reader.network import Reader, Size
+from glyph_rt.export.reader.samples import IGNORE, Batch, SampleMaker, Shape
+from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
+from glyph_rt.typeset import Style, Typesetter
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the curriculum: batches are drawn from `shapes` by weight until `minutes` have passed."""
+
+    name: str
+    minutes: float
+    shapes: Sequence[tuple[float, Shape]]
+    vision: Literal["only", "trained", "frozen"] = "trained"
+    decay_from: float = 1.0  # share of the stage after which the learning rate falls linearly to 3 %
+
+
+def curriculum(minutes: float) -> list[Stage]:
+    """The shipped schedule, scaled to `minutes` of training: see the characters, copy a few lines, then whole documents."""
+    ask1 = Shape(1, 32, 192, transcribe=False)
+    ask2, ask3, ask4 = (Shape(p, d, 224, transcribe=False) for p, d in ((2, 24), (3, 18), (4, 15)))
+    ask6 = Shape(6, 10, 224, transcribe=False)
+    read1, read2 = Shape(1, 24, 448, transcribe=True), Shape(2, 18, 448, transcribe=True)
+    window = Shape(1, 32, 224, transcribe=True)
+    few = Shape(1, 48, 128, transcribe=True, rows=3)
+    few_ask = Shape(1, 48, 128, transcribe=False, rows=4, fields=0.8)
+    return [
+        Stage("see", minutes * 0.04, [(1.0, Shape(1, 64, 64, transcribe=True))], vision="only"),
+        Stage("copy", minutes * 0.12, [(0.6, few), (0.4, few_ask)]),
+        Stage("page", minutes * 0.24, [(0.3, window), (0.1, read1), (0.05, few), (0.25, ask1), (0.25, ask2), (0.05, few_ask)]),
+        Stage("document", minutes * 0.60, [(0.14, window), (0.12, read1), (0.06, read2), (0.02, few), (0.14, ask1), (0.16, ask2),
+                                           (0.13, ask3), (0.13, ask4), (0.1, ask6)], vision="frozen", decay_from=0.45),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of one training run."""
+
+    minutes: float = 110.0
+    seed: int = 0
+    learning_rate: float = 3e-3  # of Muon, for matrices
+    adam_rate: float = 2e-3  # for everything else
+    warm_up: int = 40  # steps
+    character_weight: float = 0.3
+    pointer_weight: float = 0.5
+    end_weight: float = 2.0  # of the token that ends an answer
+    compile: bool = True
+
+
+class Trainer:
+    """One training run over one style."""
+
+    def __init__(self, style: Style, options: Options, out: Path, size: Size | None = None) -> None:
+        torch.manual_seed(options.seed)
+        self.options, self.out, self.style = options, out, style
+        self.size = size or Size()
+        self.typesetter = Typesetter(style)
+        self.reader = Reader(self.size, style.height // 14, style.width // 14)
+        matrices, others = [], []
+        for name, parameter in self.reader.named_parameters():
+            hidden = parameter.ndim == 2 and not any(k in name for k in ("embed", "head", "position", "patch"))
+            (matrices if hidden else others).append(parameter)
+        self.muon = torch.optim.Muon(matrices, lr=options.learning_rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+        self.adam = torch.optim.AdamW(others, lr=options.adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self.elapsed = 0.0  # seconds trained
+        self.step = 0
+        self.averages: dict[str, float] = {}
+
+    # -- the run
+
+    def run(self) -> None:
+        """Train to the end of the curriculum, saving a state every two minutes."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._resume()
+        if self.options.compile:
+            for block in (*self.reader.visual.blocks, *self.reader.layers):
+                block.compile(dynamic=False)
+        torch._dynamo.config.cache_size_limit = 64
+        start = 0.0
+        for stage in curriculum(self.options.minutes):
+            end = start + stage.minutes * 60
+            if self.elapsed < end:
+                self._run_stage(stage, start, end)
+            start = end
+        self._save()
+
+    def _run_stage(self, stage: Stage, start: float, end: float) -> None:
+        batches = _Prefetcher(self.typesetter, stage, seed=zlib.crc32(f"{self.options.seed} {stage.name} {self.step}".encode()))
+        last = saved = logged = evaluated = time.monotonic()
+        try:
+            while self.elapsed < end:
+                done = (self.elapsed - start) / (end - start)
+                rate = 1.0 if done < stage.decay_from else max(0.03, (1 - done) / (1 - stage.decay_from))
+                self.train(batches.next(), stage.vision, rate * min(1.0, (self.step + 1) / self.options.warm_up))
+                now = time.monotonic()
+                self.elapsed += now - last
+                last = now
+                if now - logged > 20:
+                    logged = now
+                    self._log(stage, self.averages)
+                if now - evaluated > 240 and stage.vision != "only":
+                    self._log(stage, self.evaluate())
+                    evaluated = last = time.monotonic()  # not counted as training
+                if now - saved > 120:
+                    saved = now
+                    self._save()
+        finally:
+            batches.close()
+        self._save()
+
+    def train(self, batch: Batch, vision: Literal["only", "trained", "frozen"], rate: float) -> None:
+        """One optimiser step; `rate` scales both learning rates."""
+        o = self.options
+        ink = torch.from_numpy(batch.patches).float() / 255
+        characters = torch.from_numpy(batch.characters)
+        self.reader.train()
+        self.reader.visual.requires_grad_(vision != "frozen")
+        if vision == "only":
+            visual = self.reader.visual(ink)
+            loss = torch.zeros(())
+        else:
+            labels, cells = torch.from_numpy(batch.labels), torch.from_numpy(batch.cells)
+            logits, scores, visual = self.reader(ink, torch.from_numpy(batch.tokens))
+            asked = labels != IGNORE
+            answer = F.cross_entropy(logits[asked], labels[asked], reduction="none")
+            weights = torch.where(labels[asked] == USER, o.end_weight, 1.0)
+            pointed = cells != IGNORE
+            pointer = F.cross_entropy(scores[pointed], cells[pointed])
+            loss = (answer * weights).sum() / weights.sum() + o.pointer_weight * pointer
+            task = "read" if batch.shape.transcribe else "ask"
+            self._average(f"{task}{batch.shape.pages}", answer.mean().item())
+            self._average(f"pointer_{task}{batch.shape.pages}", pointer.item())
+        guesses = self.reader.character_head(visual).view(*characters.shape, VOCABULARY_SIZE)
+        seen = F.cross_entropy(guesses.flatten(0, -2), characters.flatten())
+        self._average("characters", seen.item())
+        loss = loss + (1.0 if vision == "only" else o.character_weight) * seen
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
+        for optimiser, full in ((self.muon, o.learning_rate), (self.adam, o.adam_rate)):
+            for group in optimiser.param_groups:
+                group["lr"] = full * rate
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+
+    # -- looking at it
+
+    @torch.no_grad()
+    def evaluate(self, seed: int = 777) -> dict[str, float]:
+        """Held-out documents. Under teacher forcing an answer is all right exactly when greedy decoding gives it."""
+        self.reader.eval()
+        out: dict[str, float] = {}
+        with torch.compiler.set_stance("force_eager"):
+            for shape in (Shape(1, 24, 448, True), *(Shape(p, 24, 224, False) for p in (1, 2, 4))):
+                maker = SampleMaker(self.typesetter, Writer(HELD_OUT, seed))
+                batch = maker.batch(shape)
+                ink = torch.from_numpy(batch.patches).float() / 255
+                logits, _, _ = self.reader(ink, torch.from_numpy(batch.tokens))
+                labels = torch.from_numpy(batch.labels)
+                right = (logits.argmax(-1) == labels) | (labels == IGNORE)
+                if shape.transcribe:
+                    out["eval_read_error"] = 1 - right[labels != IGNORE].float().mean().item()
+                else:
+                    answers = [right[d, a].all().item() for d, all_ in enumerate(batch.answers) for a in all_]
+                    out[f"eval_ask{shape.pages}"] = sum(answers) / len(answers)
+        return out
+
+    def _average(self, name: str, value: float) -> None:
+        self.averages[name] = 0.95 * self.averages.get(name, value) + 0.05 * value
+
+    def _log(self, stage: Stage, figures: dict[str, float]) -> None:
+        line: dict[str, Any] = {"minutes": round(self.elapsed / 60, 2), "step": self.step, "stage": stage.name}
+        line |= {k: round(v, 4) for k, v in sorted(figures.items())}
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+    # -- keeping it
+
+    def _save(self) -> None:
+        state = {
+            "options": asdict(self.options), "style": self.style.to_json(), "size": asdict(self.size),
+            "reader": {k.replace("_orig_mod.", ""): v for k, v in self.reader.state_dict().items()},
+            "muon": self.muon.state_dict(), "adam": self.adam.state_dict(),
+            "elapsed": self.elapsed, "step": self.step, "averages": self.averages,
+        }  # fmt: skip
+        part = self.out / "state.pt.part"
+        torch.save(state, part)
+        part.replace(self.out / "state.pt")
+
+    def _resume(self) -> None:
+        path = self.out / "state.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, weights_only=True)
+        self.reader.load_state_dict(state["reader"])
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+        self.elapsed, self.step, self.averages = state["elapsed"], state["step"], state["averages"]
+
+
+class _Prefetcher:
+    """Makes batches on another thread, a few ahead."""
+
+    def __init__(self, typesetter: Typesetter, stage: Stage, seed: int) -> None:
+        self._maker = SampleMaker(typesetter, Writer(TRAINING, seed))
+        self._stage = stage
+        self._queue: queue.Queue[Batch | BaseException] = queue.Queue(3)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        weights, shapes = zip(*self._stage.shapes, strict=True)
+        item: Batch | BaseException
+        while not self._closed.is_set():
+            try:
+                item = self._maker.batch(self._maker.writer.rng.choices(shapes, weights)[0])
+            except Exception as error:  # handed to the trainer, which raises it
+                item = error
+            while not self._closed.is_set():
+                try:
+                    self._queue.put(item, timeout=0.2)
+                    break
+                except queue.Full:
+                    continue
+
+    def next(self) -> Batch:
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join()

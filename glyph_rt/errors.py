@@ -1,0 +1,55 @@
+"""Every error a user of glyph-rt can meet, in one hierarchy.
+
+A message is one line: what was wrong, what the limit is, and which knob moves it. `exit_code` is what the command line
+returns: 2 when the request itself cannot be served as written, 1 when serving it failed.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GlyphError(Exception):
+    """Base of all errors glyph-rt raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(GlyphError):
+    """The text cannot be read: missing, empty, binary, or not UTF-8."""
+
+    exit_code = 2
+
+
+class StyleError(GlyphError):
+    """A page style is unknown, malformed, or impossible to draw."""
+
+    exit_code = 2
+
+
+class ModelError(GlyphError):
+    """A model directory is missing, incomplete, or holds a model of another class."""
+
+    exit_code = 2
+
+
+class OptionError(GlyphError):
+    """An option has a value outside its range."""
+
+    exit_code = 2
+
+
+class LimitError(GlyphError):
+    """The request is larger than a limit; refused before any work."""
+
+
+class EncoderError(GlyphError):
+    """A vision encoder cannot be built or opened, or did not agree with the oracle."""
+
+
+class NonFiniteError(GlyphError):
+    """The model produced NaN or infinity: its weights or its precision are wrong, and no text is made from them."""
+
+
+class ClosedError(GlyphError):
+    """A document or a runtime was used after it was closed."""

@@ -1,0 +1,25 @@
+"""Content digests: the one way glyph-rt names a thing by what it is made of."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TypeAlias
+
+Field: TypeAlias = str | bytes | bytearray | memoryview | int
+
+
+def digest(kind: str, *fields: Field) -> str:
+    """SHA-256, in hex, over length-prefixed fields.
+
+    `kind` names what is being identified and the version of its schema ("page/1"): two kinds never collide. The length
+    prefix keeps ("ab", "c") and ("a", "bc") apart.
+    """
+    sha = hashlib.sha256()
+    for field in (kind, *fields):
+        if isinstance(field, int):
+            field = str(field)
+        data = field.encode("utf-8", "surrogatepass") if isinstance(field, str) else field
+        size = data.nbytes if isinstance(data, memoryview) else len(data)
+        sha.update(size.to_bytes(8, "little"))
+        sha.update(data)
+    return sha.hexdigest()
