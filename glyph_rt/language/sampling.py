@@ -1,0 +1,43 @@
+"""From logits to the next token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from glyph_rt.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is drawn. Raises OptionError for values outside their range."""
+
+    max_new_tokens: int | None = None  # None: 512, or what the context leaves if that is less
+    temperature: float = 0.0  # 0: always the most likely token
+    seed: int = 0  # with a temperature: the same seed gives the same answer
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise OptionError(f"max-new-tokens must be at least 1, not {self.max_new_tokens}")
+        if not 0 <= self.temperature <= 100:
+            raise OptionError(f"temperature must lie between 0 (greedy) and 100, not {self.temperature}")
+        if not 0 <= self.seed < 2**63:
+            raise OptionError(f"seed must lie between 0 and 2^63 - 1, not {self.seed}")
+
+
+class Sampler:
+    """Draws the tokens of one answer."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._temperature = sampling.temperature
+        self._generator = torch.Generator().manual_seed(sampling.seed)
+
+    def next(self, logits: Tensor) -> int:
+        """One token id from fp32 logits [vocabulary]."""
+        if self._temperature == 0:
+            return int(logits.argmax())
+        # The maximum goes first: a tiny temperature must not overflow.
+        weights = torch.softmax((logits.cpu() - logits.max().cpu()) / self._temperature, -1)
+        return int(torch.multinomial(weights, 1, generator=self._generator))

@@ -1,0 +1,197 @@
+"""Runtime: joins the three wings. The embedding API of glyph-rt.
+
+    with Runtime.open() as runtime, runtime.read(text) as document:
+        for piece in document.ask("What is the notice period?"):
+            print(piece, end="")
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from glyph_rt.checkpoint import Checkpoint, TrainedStyle
+from glyph_rt.documents import Answering, Document, Progress, ProgressCallback, ReadTimings
+from glyph_rt.errors import ClosedError, InputError, LimitError, ModelError
+from glyph_rt.identity import digest
+from glyph_rt.language import KVTail, LanguageModel, Past, PromptTemplate, prefill
+from glyph_rt.memory import KVArena, Limits, MemoryPlan, Reservation
+from glyph_rt.typeset import PRESETS, Layout, Measure, Page, Style, Typesetter
+from glyph_rt.vision import MAX_BATCH, ProbePage, VisionEncoder, default_store, open_encoder
+
+DEFAULT_STYLE = "glyph-en-72"  # for models without a style.json: the layout zai-org/Glyph was trained on
+MERGED_PATCH = 28  # px along each side of a visual token
+
+
+class Runtime:
+    """An opened model that reads documents. Reading and answering may be called from several threads."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        typesetter: Typesetter,
+        encoder: VisionEncoder,
+        model: LanguageModel,
+        template: PromptTemplate,
+        limits: Limits,
+    ) -> None:
+        self.checkpoint, self.typesetter, self.encoder = checkpoint, typesetter, encoder
+        self.model, self.template, self.limits = model, template, limits
+        self.arena = KVArena(limits.kv_bytes)
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        model: str | Path | None = None,
+        *,
+        style: str | Style | None = None,
+        encoder: str = "auto",
+        limits: Limits | None = None,
+        store: Path | None = None,
+    ) -> Runtime:
+        """Open a model directory in Hugging Face layout; None: the embedded reader.
+
+        style: a preset's name, a JSON file or a Style; None: the one the model was trained for. encoder: "auto", "torch" or
+        "onnx". store: where exported vision graphs are looked for. Raises ModelError, StyleError, EncoderError, OptionError.
+        """
+        checkpoint = Checkpoint.open(None if model is None else Path(model))
+        typesetter = _typesetter(checkpoint.trained_style, style)
+        probe_page = next(typesetter.pages("The quick brown fox jumps over 13 lazy dogs."))
+        probe = ProbePage(probe_page.patches[None].copy(), probe_page.width, probe_page.height)
+        vision = open_encoder(checkpoint, encoder, probe, store or default_store())
+        language = LanguageModel(checkpoint)
+        if vision.out_hidden != checkpoint.config.text_config.hidden_size:
+            raise ModelError(
+                f"{checkpoint.path}: the vision tower gives {vision.out_hidden} features, "
+                f"the decoder takes {checkpoint.config.text_config.hidden_size}"
+            )
+        return cls(checkpoint, typesetter, vision, language, PromptTemplate(checkpoint), limits or Limits())
+
+    @property
+    def style(self) -> Style:
+        return self.typesetter.style
+
+    def plan(self) -> MemoryPlan:
+        """How this runtime spends memory."""
+        shape = self.model.kv_shape
+        return MemoryPlan(self.model.weight_bytes, self.arena.budget, shape.bytes_per_token, self.model.context)
+
+    def read(self, text: str, progress: ProgressCallback | None = None) -> Document:
+        """Typeset, encode and prefill `text`, page by page.
+
+        Raises InputError for a text without a visible character, and LimitError, before any page is drawn, when it cannot fit.
+        """
+        if self._closed:
+            raise ClosedError("this runtime was closed")
+        start = time.perf_counter()
+        self._admit_text(text)
+        layout = self.typesetter.layout(text)
+        tokens, reservation = self._admit_layout(layout)
+        typeset_s = time.perf_counter() - start
+        try:
+            return self._read(text, layout, tokens, reservation, typeset_s, progress)
+        except BaseException:
+            reservation.release()
+            raise
+
+    def measure(self, text: str) -> Measure:
+        """Pages and visual tokens of `text`, without drawing."""
+        return self.typesetter.measure(text)
+
+    def close(self) -> None:
+        """Refuse further reading. Documents that are open stay usable until they are closed."""
+        self._closed = True
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _admit_text(self, text: str) -> None:
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        if size > self.limits.text_bytes:
+            raise LimitError(f"the text has {size:,} bytes and the limit is {self.limits.text_bytes:,}; split it or raise --text-bytes")
+        if not text.strip():
+            raise InputError("the text is empty; there is nothing to read")
+
+    def _admit_layout(self, layout: Layout) -> tuple[int, Reservation]:
+        """The document's cache slots, and room for them."""
+        measure = layout.measure
+        tokens = self.template.document_tokens(measure.pages, measure.visual_tokens)
+        if tokens >= self.model.context:
+            most = self._pages_in_context()
+            raise LimitError(
+                f"the text fills {measure.pages:,} pages ({tokens:,} tokens) and the model's context is {self.model.context:,} tokens "
+                f"(about {most} pages); split the text, or use a denser --style or a --model with a longer context"
+            )
+        size = tokens * self.model.kv_shape.bytes_per_token
+        return tokens, self.arena.reserve(size, f"a document of {measure.pages:,} pages ({tokens:,} tokens)")
+
+    def _pages_in_context(self) -> int:
+        one, two = (self.template.document_tokens(n, n * self.style.visual_tokens) for n in (1, 2))
+        return max(0, (self.model.context - 1 - one) // (two - one) + 1)
+
+    def _read(
+        self, text: str, layout: Layout, tokens: int, reservation: Reservation, typeset_s: float, progress: ProgressCallback | None
+    ) -> Document:
+        encode_s = prefill_s = 0.0
+        past = Past((), KVTail(self.model.kv_shape, tokens))
+        position = 0
+        digests: list[str] = []
+        pages = self.typesetter.draw(layout)
+        while True:
+            before = time.perf_counter()
+            batch = list(islice(pages, MAX_BATCH))
+            drawn = time.perf_counter()
+            typeset_s += drawn - before
+            if not batch:
+                break
+            visual = self.encoder.encode(np.stack([page.patches for page in batch]), batch[0].width, batch[0].height)
+            encode_s += time.perf_counter() - drawn
+            for page, page_tokens in zip(batch, visual, strict=True):
+                before = time.perf_counter()
+                piece = self.template.page(page.number, position, page.width // MERGED_PATCH, page.height // MERGED_PATCH)
+                prefill(self.model, piece, past, page_tokens)
+                position = piece.end
+                digests.append(page.digest)
+                prefill_s += time.perf_counter() - before
+                if progress is not None:
+                    progress(Progress("read", page.number, layout.measure.pages))
+        identity = digest("document-kv/1", self.checkpoint.digest, str(self.model.dtype), self.encoder.name, *digests)
+        return Document(
+            means=Answering(self.model, self.template, self.arena),
+            segment=past.tail.seal(identity),
+            reservation=reservation,
+            next_position=position,
+            measure=layout.measure,
+            text_tokens=self.template.count(text),
+            timings=ReadTimings(typeset_s, encode_s, prefill_s),
+        )
+
+
+def _typesetter(trained: TrainedStyle | None, asked: str | Style | None) -> Typesetter:
+    """The typesetter of the asked style, or else of the one the model was trained for, whose glyphs are checked."""
+    if asked is not None:
+        return Typesetter(asked if isinstance(asked, Style) else Style.load(asked))
+    if trained is None:
+        return Typesetter(PRESETS[DEFAULT_STYLE])
+    typesetter = Typesetter(trained.style)
+    if typesetter.atlas.digest() != trained.atlas_digest:
+        raise ModelError(
+            f"style {trained.style.name!r} draws other glyphs here than the model was trained on; "
+            "install the font and the freetype-py version it names, or choose a --style"
+        )
+    return typesetter
+
+
+def render(style: Style, text: str) -> tuple[Measure, Iterator[Page]]:
+    """The pages of `text` without a model: what they come to, and the pages as they are drawn."""
+    typesetter = Typesetter(style)
+    layout = typesetter.layout(text)
+    return layout.measure, typesetter.draw(layout)

@@ -1,0 +1,30 @@
+"""VisionEncoder: pages to visual tokens. The interface of the second wing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+MAX_BATCH = 8  # pages per call: bounds the workspace; more pages are encoded in several calls
+
+
+class VisionEncoder(Protocol):
+    """Encodes batches of pages of one size. Implementations are the torch oracle and ONNX Runtime.
+
+    Every implementation computes the same function: a test holds each to the torch oracle, and the torch oracle to
+    transformers. Safe to call from several threads.
+    """
+
+    name: str  # "torch", "onnx"
+    out_hidden: int
+
+    def encode(self, patches: NDArray[np.uint8], width: int, height: int) -> Tensor:
+        """Ink patches uint8 [pages, patches, 196] of `width` x `height` px pages to fp32 [pages, patches / 4, out_hidden].
+
+        Every page is encoded by itself: its tokens do not depend on the other pages of the batch. Raises NonFiniteError
+        when the tower's output holds NaN or infinity.
+        """
+        ...

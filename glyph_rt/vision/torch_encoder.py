@@ -1,0 +1,58 @@
+"""The vision tower run by torch: the oracle that other encoders are held to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glyph_rt.checkpoint import Checkpoint
+from glyph_rt.errors import NonFiniteError
+from glyph_rt.vision.geometry import VisionGeometry, page_geometry
+from glyph_rt.vision.tower import VisionTower, load_tower
+
+VISION_PREFIX = "model.visual."
+PAGE_SIZES = 32  # geometries kept
+
+
+def geometry_cache(checkpoint: Checkpoint, table: Tensor) -> Callable[[int, int], VisionGeometry]:
+    """page_geometry for this checkpoint's tower, remembered per (width, height)."""
+    vision = checkpoint.config.vision_config
+
+    @lru_cache(maxsize=PAGE_SIZES)
+    def geometry(width: int, height: int) -> VisionGeometry:
+        head_dim = vision.hidden_size // vision.num_heads
+        return page_geometry(width, height, table, head_dim, vision.rope_parameters["rope_theta"])
+
+    return geometry
+
+
+def checked_finite(tokens: Tensor, encoder: str) -> Tensor:
+    """`tokens`, or NonFiniteError."""
+    if not torch.isfinite(tokens).all():
+        raise NonFiniteError(f"the {encoder} vision encoder produced NaN or infinity; use fp32, or another encoder")
+    return tokens
+
+
+class TorchEncoder:
+    """VisionEncoder on torch. fp32 on a CPU."""
+
+    name = "torch"
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        tower, table = load_tower(checkpoint.config.vision_config, checkpoint.tensors(VISION_PREFIX), dtype)
+        self.tower: VisionTower = tower.to(device)
+        self.out_hidden = int(checkpoint.config.vision_config.out_hidden_size)
+        self.geometry = geometry_cache(checkpoint, table)
+        self._device = device
+
+    @torch.inference_mode()
+    def encode(self, patches: NDArray[np.uint8], width: int, height: int) -> Tensor:
+        geometry = self.geometry(width, height)
+        inputs = (torch.from_numpy(np.ascontiguousarray(patches)), geometry.positions, geometry.cos, geometry.sin)
+        tokens = self.tower(*(t.to(self._device) for t in inputs))
+        return checked_finite(tokens.float().cpu(), self.name)
