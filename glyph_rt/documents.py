@@ -95,6 +95,7 @@ class Answer:
             shared.release()
             raise
         self.document, self.question = document, question
+        self.kv_bytes = size  # of the turn alone
         self._prompt_tokens = document.tokens + len(piece.tokens)
         self._turn = Turn(means.model, (segment,), piece, most, means.template.stop_ids, Sampler(sampling))
         self._detokenizer = means.template.detokenizer()
@@ -123,7 +124,7 @@ class Answer:
 
     @property
     def finish_reason(self) -> str | None:
-        """"stop", "length" or, when it was closed early, "cancelled"; None while it runs."""
+        """ "stop", "length" or, when it was closed early, "cancelled"; None while it runs."""
         return self._turn.finish_reason
 
     @property

@@ -16,9 +16,8 @@ def digest(kind: str, *fields: Field) -> str:
     """
     sha = hashlib.sha256()
     for field in (kind, *fields):
-        if isinstance(field, int):
-            field = str(field)
-        data = field.encode("utf-8", "surrogatepass") if isinstance(field, str) else field
+        text = str(field) if isinstance(field, int) else field
+        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
         size = data.nbytes if isinstance(data, memoryview) else len(data)
         sha.update(size.to_bytes(8, "little"))
         sha.update(data)

@@ -127,7 +127,7 @@ class MemoryPlan:
 
 
 def parse_size(text: str) -> int:
-    """"512MiB" or "2GiB" or a number of bytes. Raises OptionError."""
+    """ "512MiB" or "2GiB" or a number of bytes. Raises OptionError."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     unit = _UNITS.get(match[2].lower()) if match else None
     if match is None or unit is None:

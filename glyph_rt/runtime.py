@@ -1,26 +1,25 @@
 """Runtime: joins the three wings. The embedding API of glyph-rt.
 
-    with Runtime.open() as runtime, runtime.read(text) as document:
-        for piece in document.ask("What is the notice period?"):
-            print(piece, end="")
+with Runtime.open() as runtime, runtime.read(text) as document:
+    for piece in document.ask("What is the notice period?"):
+        print(piece, end="")
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from glyph_rt.checkpoint import Checkpoint, TrainedStyle
+from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.documents import Answering, Document, Progress, ProgressCallback, ReadTimings
 from glyph_rt.errors import ClosedError, InputError, LimitError, ModelError
 from glyph_rt.identity import digest
 from glyph_rt.language import KVTail, LanguageModel, Past, PromptTemplate, prefill
 from glyph_rt.memory import KVArena, Limits, MemoryPlan, Reservation
-from glyph_rt.typeset import PRESETS, Layout, Measure, Page, Style, Typesetter
+from glyph_rt.typeset import PRESETS, Layout, Measure, Style, Typesetter
 from glyph_rt.vision import MAX_BATCH, ProbePage, VisionEncoder, default_store, open_encoder
 
 DEFAULT_STYLE = "glyph-en-72"  # for models without a style.json: the layout zai-org/Glyph was trained on
@@ -60,7 +59,7 @@ class Runtime:
         "onnx". store: where exported vision graphs are looked for. Raises ModelError, StyleError, EncoderError, OptionError.
         """
         checkpoint = Checkpoint.open(None if model is None else Path(model))
-        typesetter = _typesetter(checkpoint.trained_style, style)
+        typesetter = open_typesetter(checkpoint, style)
         probe_page = next(typesetter.pages("The quick brown fox jumps over 13 lazy dogs."))
         probe = ProbePage(probe_page.patches[None].copy(), probe_page.width, probe_page.height)
         vision = open_encoder(checkpoint, encoder, probe, store or default_store())
@@ -175,23 +174,17 @@ class Runtime:
         )
 
 
-def _typesetter(trained: TrainedStyle | None, asked: str | Style | None) -> Typesetter:
+def open_typesetter(checkpoint: Checkpoint, asked: str | Style | None) -> Typesetter:
     """The typesetter of the asked style, or else of the one the model was trained for, whose glyphs are checked."""
     if asked is not None:
         return Typesetter(asked if isinstance(asked, Style) else Style.load(asked))
+    trained = checkpoint.trained_style
     if trained is None:
         return Typesetter(PRESETS[DEFAULT_STYLE])
     typesetter = Typesetter(trained.style)
     if typesetter.atlas.digest() != trained.atlas_digest:
         raise ModelError(
             f"style {trained.style.name!r} draws other glyphs here than the model was trained on; "
-            "install the font and the freetype-py version it names, or choose a --style"
+            "install the font and the freetype-py version it was trained with, or choose a --style"
         )
     return typesetter
-
-
-def render(style: Style, text: str) -> tuple[Measure, Iterator[Page]]:
-    """The pages of `text` without a model: what they come to, and the pages as they are drawn."""
-    typesetter = Typesetter(style)
-    layout = typesetter.layout(text)
-    return layout.measure, typesetter.draw(layout)

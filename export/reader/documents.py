@@ -12,6 +12,15 @@ from dataclasses import dataclass, field
 
 from glyph_rt.export.reader.vocabulary import FUNCTION_WORDS, Vocabulary
 
+ALPHABETS = (
+    string.digits,
+    string.digits,
+    "0123456789abcdef",
+    string.ascii_lowercase + "_",
+    string.ascii_letters + string.digits,
+    string.ascii_uppercase + string.digits,
+)
+MONTHS = "January February March April May June July August September October November December".split()
 PRINTABLE = "".join(chr(c) for c in range(0x21, 0x7F))
 
 
@@ -50,10 +59,7 @@ class Writer:
 
     def identifier(self, length: int | None = None) -> str:
         rng = self.rng
-        alphabet = rng.choice(
-            (string.digits, string.digits, "0123456789abcdef", string.ascii_lowercase + "_",
-             string.ascii_letters + string.digits, string.ascii_uppercase + string.digits)  # fmt: skip
-        )
+        alphabet = rng.choice(ALPHABETS)
         return "".join(rng.choice(alphabet) for _ in range(length or rng.randint(3, 9)))
 
     def word(self) -> str:
@@ -75,8 +81,7 @@ class Writer:
         if kind == 3:
             return f"{rng.randint(1950, 2039)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
         if kind == 4:
-            months = "January February March April May June July August September October November December".split()
-            return f"{rng.randint(1, 30)} {rng.choice(months)} {rng.randint(1980, 2039)}"
+            return f"{rng.randint(1, 30)} {rng.choice(MONTHS)} {rng.randint(1980, 2039)}"
         if kind == 5:
             return f"{digits(rng.randint(1, 4))}{rng.choice(('', '.' + digits(1)))} " + rng.choice(
                 ("days", "months", "kg", "m", "mm", "V", "kW", "hours", "bar", "%", "pages", "units", "percent", "km", "C")
@@ -152,7 +157,8 @@ class Writer:
             if place < 0.78:
                 draft.add_fact("", key, rng.choice((": ", ": ", ": ", ": ", ": ", ":  ", " = ")), value)
             elif place < 0.9:
-                draft.add_fact(rng.choice(("- ", "* ", "  ", "    ", f"{rng.randint(1, 20)}. ", f"{rng.randint(1, 9)}.{rng.randint(1, 9)} ")), key, ": ", value)
+                bullets = ("- ", "* ", "  ", "    ", f"{rng.randint(1, 20)}. ", f"{rng.randint(1, 9)}.{rng.randint(1, 9)} ")
+                draft.add_fact(rng.choice(bullets), key, ": ", value)
             else:
                 draft.add_fact(f"{rng.choice(FUNCTION_WORDS).capitalize()} {self.word()} ", key, ": ", value)
                 draft.text += rng.choice(("", "", ".", f", {self.word()}"))

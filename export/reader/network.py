@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from glyph_rt.export.reader.alphabet import BEGIN_OF_IMAGE, END_OF_IMAGE, IDS, PREFIX, VOCABULARY_SIZE
+from torch import Tensor, nn
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # Glm4vImageProcessor
 
@@ -322,9 +321,7 @@ def checkpoint_state(reader: Reader) -> dict[str, Tensor]:
     state["model.visual.patch_embed.proj.weight"] = kernel
     state["model.visual.patch_embed.proj.bias"] = bias + weight.sum(1) * sum(CLIP_MEAN) / 3
     state["model.visual.embeddings.position_embedding.weight"] = visual.position
-    state["model.visual.downsample.weight"] = (
-        visual.downsample.weight.view(size.hidden, 2, 2, size.vision_hidden).permute(0, 3, 1, 2)
-    )
+    state["model.visual.downsample.weight"] = visual.downsample.weight.view(size.hidden, 2, 2, size.vision_hidden).permute(0, 3, 1, 2)
     return {name: weight.detach().float().contiguous() for name, weight in state.items()}
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from random import Random
 
 import numpy as np
-from numpy.typing import NDArray
-
 from glyph_rt.export.reader.alphabet import ASSISTANT, NEWLINE, PAD, USER, encode
 from glyph_rt.export.reader.documents import Fact, Writer
+from numpy.typing import NDArray
+
 from glyph_rt.typeset import Typesetter
 
 IGNORE = -1

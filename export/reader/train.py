@@ -21,13 +21,14 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-
 from glyph_rt.export.reader.alphabet import USER, VOCABULARY_SIZE
 from glyph_rt.export.reader.documents import Writer
 from glyph_rt.export.reader.network import Reader, Size
+from glyph_rt.export.reader.package import write_package
 from glyph_rt.export.reader.samples import IGNORE, Batch, SampleMaker, Shape
 from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
-from glyph_rt.typeset import Style, Typesetter
+
+from glyph_rt.typeset import PRESETS, Style, Typesetter
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Trainer:
     def run(self) -> None:
         """Train to the end of the curriculum, saving a state every two minutes."""
         self.out.mkdir(parents=True, exist_ok=True)
-        self._resume()
+        self.resume()
         if self.options.compile:
             for block in (*self.reader.visual.blocks, *self.reader.layers):
                 block.compile(dynamic=False)
@@ -214,7 +215,8 @@ class Trainer:
         torch.save(state, part)
         part.replace(self.out / "state.pt")
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Take up the state that an earlier run left in `out`, if there is one."""
         path = self.out / "state.pt"
         if not path.exists():
             return
@@ -223,6 +225,20 @@ class Trainer:
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
         self.elapsed, self.step, self.averages = state["elapsed"], state["step"], state["averages"]
+
+
+def train(out: Path, options: Options) -> None:
+    """Train in the reader's style, or go on where `out` stands, and write the model to `out`/model."""
+    trainer = Trainer(PRESETS["reader"], options, out)
+    trainer.run()
+    write_package(trainer.reader, trainer.typesetter, out / "model")
+
+
+def package_state(out: Path, target: Path) -> None:
+    """Write the model that a run in `out` has reached so far."""
+    trainer = Trainer(PRESETS["reader"], Options(compile=False), out)
+    trainer.resume()
+    write_package(trainer.reader, trainer.typesetter, target)
 
 
 class _Prefetcher:

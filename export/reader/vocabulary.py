@@ -30,9 +30,7 @@ class Vocabulary:
 
     def invented(self, rng: random.Random) -> str:
         """A pronounceable word of one to three syllables."""
-        return "".join(
-            rng.choice(self.onsets) + rng.choice(self.nuclei) + rng.choice(self.codas) for _ in range(rng.randint(1, 3))
-        )
+        return "".join(rng.choice(self.onsets) + rng.choice(self.nuclei) + rng.choice(self.codas) for _ in range(rng.randint(1, 3)))
 
     def word(self, rng: random.Random) -> str:
         """Any word: half of them invented."""
@@ -84,8 +82,38 @@ TRAINING = Vocabulary(
         soft solid special spare stable steady strong total upper urgent valid warm weekly white whole wide written yellow
         """.split()
     ),
-    onsets=("b", "br", "c", "ch", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "pr", "qu", "r", "s",
-            "sl", "st", "t", "tr", "v", "w", "y", "z", ""),  # fmt: skip
+    onsets=(
+        "b",
+        "br",
+        "c",
+        "ch",
+        "d",
+        "dr",
+        "f",
+        "fl",
+        "g",
+        "gr",
+        "h",
+        "j",
+        "k",
+        "l",
+        "m",
+        "n",
+        "p",
+        "pr",
+        "qu",
+        "r",
+        "s",
+        "sl",
+        "st",
+        "t",
+        "tr",
+        "v",
+        "w",
+        "y",
+        "z",
+        "",
+    ),  # fmt: skip
     nuclei=("a", "e", "i", "o", "u", "ai", "ea", "io", "ou", "y"),
     codas=("", "", "n", "r", "s", "l", "x", "nd", "lt", "rt"),
 )
@@ -118,8 +146,30 @@ HELD_OUT = Vocabulary(
         vertical vivid western
         """.split()
     ),
-    onsets=("bl", "cl", "cr", "d", "fr", "gl", "h", "kn", "l", "m", "n", "ph", "pl", "r", "sc", "sm", "sp", "sw", "th", "v",
-            "wh", "z"),  # fmt: skip
+    onsets=(
+        "bl",
+        "cl",
+        "cr",
+        "d",
+        "fr",
+        "gl",
+        "h",
+        "kn",
+        "l",
+        "m",
+        "n",
+        "ph",
+        "pl",
+        "r",
+        "sc",
+        "sm",
+        "sp",
+        "sw",
+        "th",
+        "v",
+        "wh",
+        "z",
+    ),  # fmt: skip
     nuclei=("a", "ee", "ie", "oa", "oo", "au", "ei", "u", "i", "o"),
     codas=("b", "d", "g", "k", "lm", "mp", "ng", "nt", "p", "sk", "sp", "th", ""),
 )

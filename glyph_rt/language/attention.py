@@ -43,7 +43,7 @@ def segment_attention(
     Writes the new keys and values into `past.tail`. Returns [1, new, heads, d].
     """
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    _, heads, new, dim = query.shape
+    heads, new, dim = query.shape[1:]
     kv_heads = key.shape[1]
     tail = past.tail
     tail.write(layer, key[0], value[0])

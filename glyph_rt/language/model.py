@@ -44,7 +44,7 @@ class LanguageModel:
 
     @property
     def weight_bytes(self) -> int:
-        return sum(p.nbytes for p in self._text.parameters()) + self._head.nbytes
+        return sum(int(p.nbytes) for p in self._text.parameters()) + self._head.nbytes
 
     @torch.inference_mode()
     def embed(self, tokens: list[int]) -> Tensor:

@@ -56,7 +56,7 @@ class GlyphAtlas:
         """px from the top of a line to its baseline: the font's ascent, centred with its descent in the line height."""
         size = self._face.size
         ascent, descent = round(size.ascender / 64), round(-size.descender / 64)
-        return (self.style.px(self.style.line_height) - ascent - descent) // 2 + ascent
+        return int((self.style.px(self.style.line_height) - ascent - descent) // 2 + ascent)
 
     def cover(self, codepoints: Iterable[int]) -> tuple[Atlas, frozenset[int]]:
         """The native atlas holding at least these code points, and which of all it was asked for the font lacks."""

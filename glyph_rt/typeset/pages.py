@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from glyph_rt.errors import InputError
 from glyph_rt.identity import digest
-from glyph_rt.typeset._raster import PagePainter, break_lines
+from glyph_rt.typeset._raster import PagePainter, break_lines, has_ink
 from glyph_rt.typeset.glyphs import GlyphAtlas
 from glyph_rt.typeset.style import BLOCK, Style
 
@@ -96,8 +96,7 @@ class Typesetter:
         except UnicodeEncodeError as error:
             raise InputError(f"character {error.start} is a lone surrogate (U+{ord(text[error.start]):04X}); give valid Unicode") from None
         distinct, counts = np.unique(codepoints, return_counts=True)
-        visible = distinct >= 0x20
-        atlas, lacking = self.atlas.cover(distinct[visible].tolist())
+        atlas, lacking = self.atlas.cover(c for c in distinct.tolist() if has_ink(c))
         width = (self.style.width - 2 * self.style.px(self.style.margin_x)) * 64
         lines = break_lines(atlas, codepoints, width, self.style.tab_width)
         pages = max(1, -(-len(lines) // self.rows))

@@ -129,12 +129,12 @@ def _key(field: str) -> str:
     return field.replace("_", "-")
 
 
-def _parse(key: str, value: object, source: str) -> object:
+def _parse(key: str, value: Any, source: str) -> Any:
     """One JSON value in the type of its field."""
     if key == "page-size":
         parts = value.split(",") if isinstance(value, str) else value
         try:
-            width, height = (float(part) for part in parts)  # type: ignore[union-attr,attr-defined]
+            width, height = (float(part) for part in parts)
         except (TypeError, ValueError):
             raise StyleError(f'style {source}: page-size must be "width,height" in points, not {value!r}') from None
         return width, height

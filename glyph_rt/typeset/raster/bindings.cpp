@@ -119,6 +119,8 @@ NB_MODULE(_raster, m) {
       .def("paint", &py_paint, "atlas"_a, "text"_a, "lines"_a, "tab_columns"_a,
            "Code points [n] and line spans [lines, 2] to ink [pages, patches, 196]. Releases the GIL.");
 
+  m.def("has_ink", &has_ink, "codepoint"_a, "Whether a glyph is needed to draw this code point: not for spaces and line breaks.");
+
   m.def("break_lines", &py_break_lines, "atlas"_a, "text"_a, "width"_a, "tab_columns"_a,
         "Code points [n] to line spans [lines, 2] for lines of `width` (26.6 px). Releases the GIL.");
 }

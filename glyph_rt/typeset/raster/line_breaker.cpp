@@ -6,7 +6,7 @@ bool is_newline(uint32_t c) { return (c >= 0x0A && c <= 0x0D) || c == 0x85 || c 
 
 bool is_invisible(uint32_t c) { return c == 0xAD || c == 0x200B || c == 0xFEFF; }
 
-static bool is_space(uint32_t c) { return c == ' ' || c == '\t'; }
+bool is_space(uint32_t c) { return c == ' ' || c == '\t'; }
 
 Pen::Pen(const Atlas& atlas, int32_t tab_columns)
     : atlas_(atlas), tab_stop_(tab_columns * atlas.advance(atlas.glyph(' '))) {}

@@ -15,8 +15,12 @@ struct Line {
   int32_t end;
 };
 
-bool is_newline(uint32_t codepoint);  // one code point that ends a line (CR LF counts once)
+bool is_newline(uint32_t codepoint);    // one code point that ends a line (CR LF counts once)
 bool is_invisible(uint32_t codepoint);  // takes no room and draws nothing: soft hyphen, zero-width space, BOM
+bool is_space(uint32_t codepoint);      // a line may be broken behind it
+
+// Whether a glyph is needed to draw it.
+inline bool has_ink(uint32_t c) { return !is_newline(c) && !is_invisible(c) && !is_space(c); }
 
 // The pen: shared by breaking and painting, so that both agree on every position to 1/64 px.
 class Pen {

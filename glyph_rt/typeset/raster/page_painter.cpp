@@ -31,7 +31,7 @@ void PagePainter::paint(const Atlas& atlas, const Pen& pen, const uint32_t* text
     int32_t x = 0;
     for (int32_t i = lines[n].start; i < lines[n].end; ++i) {
       const uint32_t c = text[i];
-      if (c != '\t' && c != ' ' && !is_invisible(c)) {
+      if (has_ink(c)) {
         // The pen is quantised down to a phase, as poppler does (quarter pixels when the atlas has four phases).
         blend(atlas, atlas.bitmap(atlas.glyph(c), x % kOnePixel / phase_width), geometry_.margin_x + x / kOnePixel,
               baseline, page);

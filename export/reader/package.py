@@ -1,0 +1,52 @@
+"""A trained reader as a model directory in Hugging Face layout: what `Checkpoint.open` loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from glyph_rt.export.reader.alphabet import CONTROL, IDS, VOCABULARY_SIZE
+from glyph_rt.export.reader.network import Reader, checkpoint_state
+from safetensors.torch import save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from glyph_rt.typeset import Typesetter
+
+# The GLM-4.1V conversation format, as zai-org's own template writes it for plain user and assistant turns.
+CHAT_TEMPLATE = (
+    "[gMASK]<sop>{% for m in messages %}<|{{ m.role }}|>\n"
+    "{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}"
+    "{% if c.type == 'image' %}<|begin_of_image|><|image|><|end_of_image|>{% else %}{{ c.text }}{% endif %}"
+    "{% endfor %}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def write_package(reader: Reader, typesetter: Typesetter, out: Path) -> None:
+    """Write config.json, model.safetensors (bf16), tokenizer files, generation_config.json and style.json into `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    config = reader.size.config() | {"dtype": "bfloat16"}
+    _write_json(out / "config.json", config)
+    _write_json(out / "generation_config.json", {"eos_token_id": config["text_config"]["eos_token_id"], "pad_token_id": IDS["<|pad|>"]})
+    _write_json(out / "style.json", typesetter.style.to_json() | {"atlas-digest": typesetter.atlas.digest()})
+    state = {name: tensor.to(torch.bfloat16) for name, tensor in checkpoint_state(reader).items()}
+    save_file(state, out / "model.safetensors", metadata={"format": "pt"})
+    _tokenizer().save_pretrained(out)
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = IDS | {f"<|unused{i}|>": i for i in range(len(IDS), VOCABULARY_SIZE)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")  # type: ignore[assignment]
+    tokenizer.decoder = decoders.Fuse()  # type: ignore[assignment]
+    tokenizer.add_special_tokens(list(CONTROL))
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|user|>", pad_token="<|pad|>", unk_token="<|unk|>", additional_special_tokens=list(CONTROL)
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def _write_json(path: Path, data: object) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

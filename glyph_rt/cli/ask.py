@@ -1,0 +1,128 @@
+"""`glyph-rt ask`: one question about one file."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glyph_rt.documents import Answer, Document, Progress, ProgressCallback
+from glyph_rt.language import Sampling
+from glyph_rt.memory import MIB, Limits, parse_size, peak_rss_bytes
+from glyph_rt.runtime import Runtime
+from glyph_rt.texts import read_text
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """The command line of `ask`."""
+
+    file: str
+    question: str
+    model: Path | None
+    style: str | None
+    max_new_tokens: int | None
+    temperature: float
+    seed: int
+    encoder: str
+    kv_bytes: str
+    text_bytes: str
+    as_json: bool
+    stats: bool
+
+
+def run(options: AskOptions) -> None:
+    """Cheap checks first: nothing is loaded for a request that cannot be served."""
+    limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes))
+    sampling = Sampling(options.max_new_tokens, options.temperature, options.seed)
+    text = read_text(options.file, limits.text_bytes)
+    start = time.perf_counter()
+    with Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits) as runtime:
+        load_s = time.perf_counter() - start
+        with page_progress("reading") as progress, runtime.read(text, progress) as document:
+            answer = document.ask(options.question, sampling)
+            for piece in answer:
+                if not options.as_json:
+                    print(piece, end="", flush=True)
+            figures = report(document, answer, load_s)
+            kv_bytes = runtime.arena.used + answer.kv_bytes
+    figures["memory"] = {"kv_bytes": kv_bytes, "peak_rss_bytes": peak_rss_bytes()}
+    if options.as_json:
+        print(json.dumps(figures, ensure_ascii=False))
+    else:
+        print()
+    if options.stats:
+        _print_stats(figures, answer)
+
+
+def report(document: Document, answer: Answer, load_s: float) -> dict[str, Any]:
+    """The JSON object of an answer that has ended, without its memory. Times are seconds.
+
+    ttft_s runs from the moment the loaded model got the text to the first piece of the answer.
+    """
+    usage, read, timings = answer.usage, document.timings, answer.timings
+    assert timings is not None, "the answer has not ended"
+    before_question = read.typeset_s + read.encode_s + read.prefill_s
+    return {
+        "answer": answer.text,
+        "finish_reason": answer.finish_reason,
+        "usage": {
+            "text_tokens": usage.text_tokens,
+            "visual_tokens": usage.visual_tokens,
+            "compression": round(usage.compression, 3),
+            "pages": usage.pages,
+            "characters": usage.characters,
+            "prompt_tokens": usage.prompt_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "completion_tokens": usage.completion_tokens,
+        },
+        "timings": {
+            "load_s": round(load_s, 4),
+            "typeset_s": round(read.typeset_s, 4),
+            "encode_s": round(read.encode_s, 4),
+            "prefill_s": round(read.prefill_s + timings.prefill_s, 4),
+            "ttft_s": round(before_question + timings.ttft_s, 4),
+            "decode_s": round(timings.decode_s, 4),
+            "tokens_per_s": round(timings.tokens_per_s, 1),
+        },
+    }
+
+
+@contextmanager
+def page_progress(verb: str) -> Iterator[ProgressCallback | None]:
+    """A bar on standard error that fills page by page and then disappears; nothing when that is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(verb, total=None)
+
+        def advance(progress: Progress) -> None:
+            bar.update(task, completed=progress.done, total=progress.total)
+            if progress.done == progress.total:
+                bar.stop()
+
+        yield advance
+
+
+def _print_stats(figures: dict[str, Any], answer: Answer) -> None:
+    usage, timings, memory = figures["usage"], figures["timings"], figures["memory"]
+    lines = (
+        f"pages {usage['pages']}, visual tokens {usage['visual_tokens']}, text tokens {usage['text_tokens']}",
+        f"compression: {usage['compression']:.2f} text tokens and {answer.usage.characters_per_visual_token:.2f} characters "
+        "per visual token",
+        f"prompt {usage['prompt_tokens']} tokens ({usage['cached_tokens']} of the document), answer {usage['completion_tokens']} tokens, "
+        f"ended by {figures['finish_reason']}",
+        ", ".join(f"{stage} {timings[stage + '_s']:.3f} s" for stage in ("load", "typeset", "encode", "prefill", "ttft", "decode"))
+        + f", {timings['tokens_per_s']:.0f} tokens/s",
+        f"KV {memory['kv_bytes'] / MIB:.2f} MiB, peak memory {memory['peak_rss_bytes'] / MIB:.0f} MiB",
+    )
+    print("\n".join(lines), file=sys.stderr)

@@ -1,0 +1,138 @@
+"""Entry point: the commands, and the one place where errors become exit codes.
+
+Exit codes: 0 done, 1 it failed, 2 the request cannot be served as written, 130 interrupted. An error is one line on
+standard error. Heavy imports happen inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from glyph_rt.errors import GlyphError
+
+app = typer.Typer(
+    name="glyph-rt",
+    help="Read very long documents on one box: text to page images to visual tokens to answers.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ModelOption = Annotated[
+    Path | None, typer.Option("--model", metavar="DIR", help="Model directory in Hugging Face layout. Default: the embedded reader.")
+]
+StyleOption = Annotated[
+    str | None, typer.Option("--style", metavar="NAME|FILE", help="Page style: a preset or a JSON file. Default: the model's own.")
+]
+TextBytesOption = Annotated[str, typer.Option("--text-bytes", metavar="SIZE", help="Largest text to take on.")]
+
+
+@app.command()
+def ask(
+    file: Annotated[str, typer.Argument(help="A text file in UTF-8, or - for standard input.")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    model: ModelOption = None,
+    style: StyleOption = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens. Default: 512, or what the context leaves.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 takes the most likely token every time.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="With a temperature: the same seed gives the same answer.")] = 0,
+    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch or onnx.")] = "auto",
+    kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
+    text_bytes: TextBytesOption = "16MiB",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming the answer.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Afterwards, print figures on standard error.")] = False,
+) -> None:
+    """Answer QUESTION from FILE: render it to pages, encode them, and decode the answer."""
+    from glyph_rt.cli.ask import AskOptions, run
+
+    run(AskOptions(file, question, model, style, max_new_tokens, temperature, seed, encoder, kv_bytes, text_bytes, as_json, stats))
+
+
+@app.command()
+def render(
+    file: Annotated[str, typer.Argument(help="A text file in UTF-8, or - for standard input.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the pages go, as page-0001.png and so on.")],
+    model: ModelOption = None,
+    style: StyleOption = None,
+    text_bytes: TextBytesOption = "16MiB",
+) -> None:
+    """Write the pages of FILE as PNG images for people, after saying what they come to."""
+    from glyph_rt.cli.render import run
+
+    run(file, out, model, style, text_bytes)
+
+
+@app.command()
+def doctor(
+    model: ModelOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what this box has, and which parts glyph-rt will use."""
+    from glyph_rt.cli.doctor import run
+
+    run(model, as_json)
+
+
+@app.command()
+def export(
+    model: ModelOption = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Store of exported graphs. Default: the user's cache.")] = None,
+) -> None:
+    """Export the model's vision tower to ONNX, so that ONNX Runtime can run it. Needs the `export` extra."""
+    from glyph_rt.cli.export import run
+
+    run(model, out)
+
+
+@app.command(name="train-reader")
+def train_reader(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run keeps its state, its log and, at the end, the model.")],
+    minutes: Annotated[float, typer.Option(help="Length of the schedule, in minutes of training.")] = 112.0,
+    seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
+) -> None:
+    """Train the embedded reader from scratch; run it again to resume."""
+    from glyph_rt.export.reader.train import Options, train
+
+    train(out, Options(minutes=minutes, seed=seed))
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code: Any = app(standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except GlyphError as error:
+        return _fail(str(error), error.exit_code)
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "glyph-rt"
+        return _fail(f"{error.format_message()} (see: {command} --help)", error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # Whoever read our output has gone, which is not an error of ours: glyph-rt ask ... | head -1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        return _fail("out of memory; lower --kv-bytes or --text-bytes, or close other programs", 1)
+    except Exception as error:  # the last line of defence: a user never sees a traceback unless they ask for one
+        if os.environ.get("GLYPH_RT_TRACEBACK"):
+            raise
+        return _fail(f"internal error: {type(error).__name__}: {error} (set GLYPH_RT_TRACEBACK=1 to see where)", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print("glyph-rt: " + " ".join(message.split()), file=sys.stderr)
+    return code
