@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 import numpy as np
 from glyph_rt.export.reader.alphabet import ASSISTANT, NEWLINE, PAD, USER, encode
@@ -41,6 +42,7 @@ class Shape:
     transcribe: bool  # the documents are transcribed, or asked about
     rows: int | None = None  # at most so many lines of text in a document; None: as many as its pages hold
     fields: float = 0.45  # share of field lines in documents that are asked about
+    vision: Literal["only", "trained", "frozen"] = "trained"  # whether the vision tower learns from it, or nothing else does
 
 
 @dataclass
