@@ -93,6 +93,8 @@ NewPages py_paint(const PagePainter& painter, const Atlas& atlas, Vector<uint32_
 
 NB_MODULE(_raster, m) {
   using namespace glyph_rt;
+  // At exit Python never clears the globals of user modules; an atlas held by one is no leak.
+  nb::set_leak_warnings(false);
   m.doc() = "Native core of the typesetter: line breaking and glyph blitting into encoder-ordered patches.";
 
   nb::class_<Atlas>(m, "Atlas", "Coverage bitmaps of one font at one size; immutable.")

@@ -1,0 +1,70 @@
+"""Shared parts: a small random Glm4v in Hugging Face layout, and transformers' view of a typeset page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from glyph_rt import Runtime
+from glyph_rt.checkpoint import EMBEDDED_READER, Checkpoint
+from glyph_rt.export.reader.network import Reader, Size
+from glyph_rt.export.reader.package import write_package
+from glyph_rt.typeset import PRESETS, Typesetter
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+torch.set_num_threads(2)
+
+TEXT = (
+    "DELIVERY NOTE\n\norder number: QX-58213\nThe goods were packed at noon and left the\nwarehouse without delay.\n"
+    "weight: 417.5 kg\n  carrier: Blue Line\n\nInvoice total: EUR 12,400.00\nEverything was counted twice; nothing is missing.\n"
+    "Receiver: Harbor Mills\ndoor code: 7731\n"
+)
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory with random weights, two KV heads, and norms and biases that are not trivial."""
+    torch.manual_seed(5)
+    size = Size(vision_hidden=64, vision_depth=2, vision_heads=2, merger=96, hidden=128, layers=3, heads=4, kv_heads=2, mlp=160, mrope_section=(2, 3, 3))
+    reader = Reader(size, 10, 20)
+    for parameter in reader.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    path = tmp_path_factory.mktemp("models") / "random"
+    write_package(reader, Typesetter(PRESETS["reader"]), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def checkpoint(random_model: Path) -> Checkpoint:
+    return Checkpoint.open(random_model)
+
+
+@pytest.fixture
+def runtime(random_model: Path, tmp_path: Path) -> Iterator[Runtime]:
+    """The random model, opened; afterwards no KV memory may be in use."""
+    with Runtime.open(random_model, encoder="torch", store=tmp_path) as opened:
+        yield opened
+        opened.arena.check_integrity()
+
+
+@pytest.fixture(scope="session")
+def reader_runtime() -> Iterator[Runtime]:
+    """The embedded reader with its real weights."""
+    with Runtime.open(EMBEDDED_READER, encoder="torch") as opened:
+        yield opened
+
+
+def processor_inputs(pages: list[NDArray[np.uint8]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """pixel_values and image_grid_thw of grey pages [height, width], by transformers' own image processor, without resizing."""
+    from PIL import Image
+    from transformers import Glm4vImageProcessorPil
+
+    images = [Image.fromarray(page).convert("RGB") for page in pages]
+    batch = Glm4vImageProcessorPil(do_resize=False)(images=images, return_tensors="pt")
+    return batch["pixel_values"], batch["image_grid_thw"]
