@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from glyph_rt.export.reader.network import Reader, Size
+from glyph_rt.export.reader.package import write_package
 from numpy.typing import NDArray
 
 from glyph_rt import Runtime
 from glyph_rt.checkpoint import EMBEDDED_READER, Checkpoint
-from glyph_rt.export.reader.network import Reader, Size
-from glyph_rt.export.reader.package import write_package
 from glyph_rt.typeset import PRESETS, Typesetter
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -31,7 +31,18 @@ TEXT = (
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory with random weights, two KV heads, and norms and biases that are not trivial."""
     torch.manual_seed(5)
-    size = Size(vision_hidden=64, vision_depth=2, vision_heads=2, merger=96, hidden=128, layers=3, heads=4, kv_heads=2, mlp=160, mrope_section=(2, 3, 3))
+    size = Size(
+        vision_hidden=64,
+        vision_depth=2,
+        vision_heads=2,
+        merger=96,
+        hidden=128,
+        layers=3,
+        heads=4,
+        kv_heads=2,
+        mlp=160,
+        mrope_section=(2, 3, 3),
+    )
     reader = Reader(size, 10, 20)
     for parameter in reader.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)

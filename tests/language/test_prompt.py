@@ -37,7 +37,9 @@ def assemble(template: PromptTemplate, pages: int, width: int, height: int, ques
 
 
 @pytest.mark.parametrize(("pages", "width", "height"), [(1, 10, 5), (3, 10, 5), (4, 2, 7), (2, 21, 30)])
-def test_tokens_and_positions_are_transformers_own(checkpoint: Checkpoint, template: PromptTemplate, pages: int, width: int, height: int) -> None:
+def test_tokens_and_positions_are_transformers_own(
+    checkpoint: Checkpoint, template: PromptTemplate, pages: int, width: int, height: int
+) -> None:
     question = "What is the value of order number?"
     tokens, positions = assemble(template, pages, width, height, question)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path)

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from glyph_rt.export.vision import export_vision
 from transformers import Glm4vForConditionalGeneration
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError, NonFiniteError, OptionError
-from glyph_rt.export.vision import export_vision
 from glyph_rt.typeset import PRESETS, Page, Style, Typesetter
 from glyph_rt.vision import ProbePage, open_encoder
 from glyph_rt.vision.onnx_encoder import OnnxEncoder
