@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from glyph_rt.export.reader.alphabet import USER, VOCABULARY_SIZE
 from glyph_rt.export.reader.documents import Writer
+from glyph_rt.export.reader.muon import Muon
 from glyph_rt.export.reader.network import Reader, Size
 from glyph_rt.export.reader.package import write_package
 from glyph_rt.export.reader.samples import IGNORE, Batch, SampleMaker, Shape
@@ -47,11 +48,11 @@ def curriculum(minutes: float) -> list[Stage]:
     Documents of three pages and more train the decoder only: their vision would cost most of the step and teach it nothing
     that one page does not.
     """
-    ask1, ask2 = Shape(1, 32, 192, transcribe=False), Shape(2, 24, 224, transcribe=False)
-    ask3, ask4, ask6 = (Shape(p, d, 224, transcribe=False, vision="frozen") for p, d in ((3, 24), (4, 18), (6, 12)))
-    window, read1 = Shape(1, 32, 224, transcribe=True), Shape(1, 24, 448, transcribe=True)
-    read2 = Shape(2, 18, 448, transcribe=True)
-    few, few_ask = Shape(1, 48, 128, transcribe=True, rows=3), Shape(1, 48, 128, transcribe=False, rows=4, fields=0.8)
+    ask1, ask2 = Shape(1, 20, 192, transcribe=False), Shape(2, 14, 224, transcribe=False)
+    ask3, ask4, ask6 = (Shape(p, d, 224, transcribe=False, vision="frozen") for p, d in ((3, 14), (4, 12), (6, 8)))
+    window, read1 = Shape(1, 16, 224, transcribe=True), Shape(1, 10, 448, transcribe=True)
+    read2 = Shape(2, 8, 448, transcribe=True)
+    few, few_ask = Shape(1, 32, 128, transcribe=True, rows=3), Shape(1, 32, 128, transcribe=False, rows=4, fields=0.8)
     see = [(1.0, Shape(1, 64, 64, transcribe=True, vision="only"))]
     copy = [(0.6, few), (0.4, few_ask)]
     page = [(0.3, window), (0.1, read1), (0.05, few), (0.25, ask1), (0.25, ask2), (0.05, few_ask)]
@@ -92,7 +93,7 @@ class Trainer:
         for name, parameter in self.reader.named_parameters():
             hidden = parameter.ndim == 2 and not any(k in name for k in ("embed", "head", "position", "patch"))
             (matrices if hidden else others).append(parameter)
-        self.muon = torch.optim.Muon(matrices, lr=options.learning_rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+        self.muon = Muon(matrices, lr=options.learning_rate)
         self.adam = torch.optim.AdamW(others, lr=options.adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
         self.elapsed = 0.0  # seconds trained
         self.step = 0

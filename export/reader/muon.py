@@ -1,0 +1,51 @@
+"""Muon in fp32 for CPUs: momentum, orthogonalised by a Newton-Schulz iteration, for all matrices of one shape at once.
+
+torch.optim.Muon iterates in bf16, one matrix at a time. Without AMX a CPU multiplies bf16 slower than fp32, and that step
+took a tenth of the training time. Same update as torch's with adjust_lr_fn="match_rms_adamw" (arXiv:2502.16982).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Keller Jordan's quintic, as in torch.optim.Muon
+STEPS = 5
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """[n, rows, columns] to about the nearest semi-orthogonal matrices."""
+    wide = matrices.shape[-2] <= matrices.shape[-1]
+    x = matrices if wide else matrices.transpose(-1, -2)
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    a, b, c = COEFFICIENTS
+    for _ in range(STEPS):
+        gram = x @ x.transpose(-1, -2)
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if wide else x.transpose(-1, -2)
+
+
+class Muon(torch.optim.Optimizer):
+    """For hidden matrices; embeddings, heads and vectors want AdamW. Parameters without a gradient are left alone."""
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float, weight_decay: float = 0.02, momentum: float = 0.95) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in by_shape.items():
+                updates = []
+                for parameter in parameters:
+                    buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+                    buffer.lerp_(parameter.grad, 1 - group["momentum"])
+                    updates.append(parameter.grad.lerp(buffer, group["momentum"]))  # Nesterov
+                rate = group["lr"] * 0.2 * max(shape) ** 0.5
+                for parameter, update in zip(parameters, orthogonalise(torch.stack(updates)), strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
