@@ -50,9 +50,8 @@ def main() -> None:
                 ours[name].append(mine[name])
                 theirs[name].append(seconds)
     limit = floor_seconds(runtime, text)
-    print(
-        f"{options.pages} pages, {runtime.measure(text).visual_tokens} visual tokens, {options.rounds} rounds, {torch.get_num_threads()} threads"
-    )
+    visual = runtime.measure(text).visual_tokens
+    print(f"{options.pages} pages, {visual} visual tokens, {options.rounds} rounds, {torch.get_num_threads()} threads")
     print(f"floor of reading (matrix FLOPs at this box's own matrix speed): {1e3 * limit:.1f} ms")
     for name in ("first", "second"):
         ratios = sorted(b / a for a, b in zip(ours[name], theirs[name], strict=True))

@@ -19,11 +19,10 @@ from glyph_rt.errors import ClosedError, InputError, LimitError, ModelError
 from glyph_rt.identity import digest
 from glyph_rt.language import KVTail, LanguageModel, Past, PromptTemplate, prefill
 from glyph_rt.memory import KVArena, Limits, MemoryPlan, Reservation
-from glyph_rt.typeset import PRESETS, Layout, Measure, Style, Typesetter
+from glyph_rt.typeset import BLOCK, PRESETS, Layout, Measure, Style, Typesetter
 from glyph_rt.vision import MAX_BATCH, ProbePage, VisionEncoder, default_store, open_encoder
 
 DEFAULT_STYLE = "glyph-en-72"  # for models without a style.json: the layout zai-org/Glyph was trained on
-MERGED_PATCH = 28  # px along each side of a visual token
 
 
 class Runtime:
@@ -155,7 +154,7 @@ class Runtime:
             encode_s += time.perf_counter() - drawn
             for page, page_tokens in zip(batch, visual, strict=True):
                 before = time.perf_counter()
-                piece = self.template.page(page.number, position, page.width // MERGED_PATCH, page.height // MERGED_PATCH)
+                piece = self.template.page(page.number, position, page.width // BLOCK, page.height // BLOCK)
                 prefill(self.model, piece, past, page_tokens)
                 position = piece.end
                 digests.append(page.digest)

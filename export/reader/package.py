@@ -33,6 +33,8 @@ def write_package(reader: Reader, typesetter: Typesetter, out: Path) -> None:
     state = {name: tensor.to(torch.bfloat16) for name, tensor in checkpoint_state(reader).items()}
     save_file(state, out / "model.safetensors", metadata={"format": "pt"})
     _tokenizer().save_pretrained(out)
+    for file in out.iterdir():
+        file.chmod(0o644)  # safetensors writes files that only their owner may read
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

@@ -49,14 +49,14 @@ def curriculum(minutes: float) -> list[Stage]:
     that one page does not.
     """
     ask1, ask2 = Shape(1, 20, 192, transcribe=False), Shape(2, 14, 224, transcribe=False)
-    ask3, ask4, ask6 = (Shape(p, d, 224, transcribe=False, vision="frozen") for p, d in ((3, 14), (4, 12), (6, 8)))
+    ask3, ask4, ask8 = (Shape(p, d, 224, transcribe=False, vision="frozen") for p, d in ((3, 14), (4, 12), (8, 6)))
     window, read1 = Shape(1, 16, 224, transcribe=True), Shape(1, 10, 448, transcribe=True)
     read2 = Shape(2, 8, 448, transcribe=True)
     few, few_ask = Shape(1, 32, 128, transcribe=True, rows=3), Shape(1, 32, 128, transcribe=False, rows=4, fields=0.8)
     see = [(1.0, Shape(1, 64, 64, transcribe=True, vision="only"))]
     copy = [(0.6, few), (0.4, few_ask)]
     page = [(0.3, window), (0.1, read1), (0.05, few), (0.25, ask1), (0.25, ask2), (0.05, few_ask)]
-    document = [(0.14, window), (0.12, read1), (0.06, read2), (0.14, ask1), (0.16, ask2), (0.14, ask3), (0.14, ask4), (0.1, ask6)]
+    document = [(0.14, window), (0.12, read1), (0.06, read2), (0.14, ask1), (0.16, ask2), (0.14, ask3), (0.14, ask4), (0.1, ask8)]
     return [
         Stage("see", minutes * 0.04, see),
         Stage("copy", minutes * 0.12, copy),
@@ -74,7 +74,7 @@ class Options:
     learning_rate: float = 3e-3  # of Muon, for matrices
     adam_rate: float = 2e-3  # for everything else
     warm_up: int = 40  # steps
-    character_weight: float = 0.6
+    character_weight: float = 1.0
     pointer_weight: float = 0.5
     end_weight: float = 2.0  # of the token that ends an answer
     compile: bool = True

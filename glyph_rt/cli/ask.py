@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from glyph_rt.documents import Answer, Document, Progress, ProgressCallback
-from glyph_rt.language import Sampling
 from glyph_rt.memory import MIB, Limits, parse_size, peak_rss_bytes
-from glyph_rt.runtime import Runtime
 from glyph_rt.texts import read_text
+
+if TYPE_CHECKING:
+    from glyph_rt.documents import Answer, Document, Progress, ProgressCallback
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,13 @@ class AskOptions:
 
 
 def run(options: AskOptions) -> None:
-    """Cheap checks first: nothing is loaded for a request that cannot be served."""
+    """Cheap checks first: torch is not even imported for a file that cannot be read."""
     limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes))
-    sampling = Sampling(options.max_new_tokens, options.temperature, options.seed)
     text = read_text(options.file, limits.text_bytes)
+    from glyph_rt.language import Sampling
+    from glyph_rt.runtime import Runtime
+
+    sampling = Sampling(options.max_new_tokens, options.temperature, options.seed)
     start = time.perf_counter()
     with Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits) as runtime:
         load_s = time.perf_counter() - start

@@ -5,20 +5,22 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from PIL import Image
-
-from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.cli.ask import page_progress
-from glyph_rt.documents import Progress
 from glyph_rt.errors import InputError
-from glyph_rt.language import PromptTemplate
 from glyph_rt.memory import parse_size
-from glyph_rt.runtime import open_typesetter
 from glyph_rt.texts import read_text
 
 
 def run(file: str, out: Path, model: Path | None, style: str | None, text_bytes: str) -> None:
+    """Draw the pages; the text is read before anything heavy is imported."""
     text = read_text(file, parse_size(text_bytes))
+    from PIL import Image
+
+    from glyph_rt.checkpoint import Checkpoint
+    from glyph_rt.documents import Progress
+    from glyph_rt.language import PromptTemplate
+    from glyph_rt.runtime import open_typesetter
+
     checkpoint = Checkpoint.open(model)
     typesetter = open_typesetter(checkpoint, style)
     layout = typesetter.layout(text)
