@@ -254,6 +254,9 @@ class Reader(nn.Module):
         # Which character stands under each of a visual token's eight cells: trains the vision tower before the decoder
         # can use it. Not part of the shipped model.
         self.character_head = linear(size.hidden, 8 * VOCABULARY_SIZE)
+        # Which of the eight the next character is, read before the last layer. Without it the decoder points at the right
+        # visual token long before it learns to choose within it. Not part of the shipped model either.
+        self.slot_head = linear(size.hidden, 8)
 
     def positions(self, pages: int, text_tokens: int) -> tuple[Tensor, Tensor]:
         """Rope positions [3, tokens] as Glm4vModel.get_rope_index gives them, and the indices of the visual tokens."""
@@ -280,11 +283,11 @@ class Reader(nn.Module):
         merged = torch.cat([chunk[i % 3] for i, chunk in enumerate(chunks)], -1).repeat_interleave(2, -1)
         return merged.cos(), merged.sin()
 
-    def forward(self, ink: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, ink: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """ink [documents * pages, patches, 196] in 0..1, tokens [documents, text] after the last page.
 
-        Returns logits [documents, text, vocabulary], pointer scores [documents, text, pages * visual tokens], and the
-        visual tokens [documents * pages, visual tokens, hidden].
+        Returns logits [documents, text, vocabulary], pointer scores [documents, text, pages * visual tokens], slot scores
+        [documents, text, 8], and the visual tokens [documents * pages, visual tokens, hidden].
         """
         visual = self.visual(ink)
         documents, text = tokens.shape
@@ -295,12 +298,14 @@ class Reader(nn.Module):
         x = torch.cat([prefix, framed.flatten(1, 2), self.embed_tokens(tokens)], 1)
         positions, image = self.positions(pages, text)
         cos, sin = self.rope(positions)
-        scores = x.new_zeros(())
+        scores = slots = x.new_zeros(())
         for number, layer in enumerate(self.layers):
             if number == self.size.layers - 2:
                 scores = layer.pointer(x, cos, sin, x.shape[1] - text, image)
+            if number == self.size.layers - 1:
+                slots = self.slot_head(x[:, -text:])
             x = layer(x, cos, sin)
-        return self.lm_head(self.norm(x[:, -text:])), scores, visual
+        return self.lm_head(self.norm(x[:, -text:])), scores, slots, visual
 
 
 def checkpoint_state(reader: Reader) -> dict[str, Tensor]:

@@ -54,6 +54,7 @@ class Batch:
     tokens: NDArray[np.int64]  # [documents, text_tokens]: what follows the last page
     labels: NDArray[np.int64]  # [documents, text_tokens]: the next token, or IGNORE
     cells: NDArray[np.int64]  # [documents, text_tokens]: visual token that holds the next character, or IGNORE
+    slots: NDArray[np.int64]  # [documents, text_tokens]: which of that token's characters it is, or IGNORE
     characters: NDArray[np.int64]  # [documents * pages, visual tokens, 8]: the characters in each visual token
     answers: list[list[slice]]  # per document, the label positions of each answer
 
@@ -69,16 +70,19 @@ class SampleMaker:
         self.columns = style.width // style.cell_width
         self.rows = typesetter.rows
         self.token_columns, self.token_rows = 28 // style.cell_width, 28 // style.px(style.line_height)
+        self.token_characters = self.token_columns * self.token_rows
         self.page_tokens = style.visual_tokens
 
     def batch(self, shape: Shape) -> Batch:
         samples = [self._sample(shape) for _ in range(shape.documents)]
+        places = np.array([s.places for s in samples])
         return Batch(
             shape,
             patches=np.concatenate([s.patches for s in samples]),
             tokens=np.array([s.tokens for s in samples]),
             labels=np.array([s.labels for s in samples]),
-            cells=np.array([s.cells for s in samples]),
+            cells=np.where(places == IGNORE, IGNORE, places // self.token_characters),
+            slots=np.where(places == IGNORE, IGNORE, places % self.token_characters),
             characters=np.concatenate([s.characters for s in samples]),
             answers=[s.answers for s in samples],
         )
@@ -116,16 +120,18 @@ class _Sample:
         self.patches: NDArray[np.uint8]
         self.tokens: list[int] = []
         self.labels: list[int] = []
-        self.cells: list[int] = []
+        self.places: list[int] = []
         self.answers: list[slice] = []
-        # cell_of[i]: the visual token that holds character i of the text
-        self.cell_of = np.full(len(text) + 1, IGNORE, np.int64)
+        # place_of[i]: where character i of the text stands: its visual token times characters per token, plus its place there
+        self.place_of = np.full(len(text) + 1, IGNORE, np.int64)
         grid = np.full((shape.pages * maker.rows, maker.columns), encode(" ")[0], np.int64)
         width = maker.columns // maker.token_columns
         for row, (start, end) in enumerate(self.lines):
             page, row_in_page = divmod(row, maker.rows)
-            columns = np.arange(end - start) // maker.token_columns
-            self.cell_of[start:end] = page * maker.page_tokens + row_in_page // maker.token_rows * width + columns
+            column, column_in_token = np.divmod(np.arange(end - start), maker.token_columns)
+            token = page * maker.page_tokens + row_in_page // maker.token_rows * width + column
+            slot = row_in_page % maker.token_rows * maker.token_columns + column_in_token
+            self.place_of[start:end] = token * maker.token_characters + slot
             grid[row, : end - start] = encode(text[start:end])
         blocks = grid.reshape(shape.pages, maker.rows // maker.token_rows, maker.token_rows, width, maker.token_columns)
         self.characters = blocks.transpose(0, 1, 3, 2, 4).reshape(shape.pages, maker.page_tokens, -1)
@@ -139,7 +145,7 @@ class _Sample:
         for number, (start, end) in enumerate(lines[first:]):
             if number:
                 characters.append(("\n", IGNORE))
-            characters += [(self.text[i], int(self.cell_of[i])) for i in range(start, end)]
+            characters += [(self.text[i], int(self.place_of[i])) for i in range(start, end)]
         self._answer(characters)
 
     def ask(self, facts: list[Fact], rng: Random) -> None:
@@ -152,32 +158,32 @@ class _Sample:
                 self._add([NEWLINE], [IGNORE])
             # While the key is read, the pointer learns to stand on the key's next character in the document (from the
             # third on: fewer say nothing); after the key, on the value.
-            key_cells = [int(self.cell_of[fact.key_start + i + 1]) for i in range(len(key) - 1)]
-            key_cells[:2] = [IGNORE] * len(key_cells[:2])
-            value_cell = int(self.cell_of[fact.start])
-            self._question(before + key + after, [IGNORE] * len(before) + key_cells + [value_cell] * (1 + len(after)))
-            self._answer([(c, int(self.cell_of[fact.start + i])) for i, c in enumerate(fact.value)])
+            key_places = [int(self.place_of[fact.key_start + i + 1]) for i in range(len(key) - 1)]
+            key_places[:2] = [IGNORE] * len(key_places[:2])
+            value_place = int(self.place_of[fact.start])
+            self._question(before + key + after, [IGNORE] * len(before) + key_places + [value_place] * (1 + len(after)))
+            self._answer([(c, int(self.place_of[fact.start + i])) for i, c in enumerate(fact.value)])
 
-    def _add(self, tokens: list[int], cells: list[int]) -> None:
+    def _add(self, tokens: list[int], places: list[int]) -> None:
         self.tokens += tokens
         self.labels += [IGNORE] * len(tokens)
-        self.cells += cells
+        self.places += places
 
-    def _question(self, text: str, cells: list[int]) -> None:
-        """`cells` for every character of the question, or none."""
-        cells = cells or [IGNORE] * len(text)
-        self._add([*encode(text), ASSISTANT, NEWLINE], [*cells, cells[-1], IGNORE])
+    def _question(self, text: str, places: list[int]) -> None:
+        """`places` for every character of the question, or none."""
+        places = places or [IGNORE] * len(text)
+        self._add([*encode(text), ASSISTANT, NEWLINE], [*places, places[-1], IGNORE])
 
     def _answer(self, characters: list[tuple[str, int]]) -> None:
         first = len(self.tokens) - 1
-        for token, cell in (*((encode(c)[0], cell) for c, cell in characters), (USER, IGNORE)):
-            self.labels[-1], self.cells[-1] = token, cell
+        for token, place in (*((encode(c)[0], place) for c, place in characters), (USER, IGNORE)):
+            self.labels[-1], self.places[-1] = token, place
             self._add([token], [IGNORE])
         self.answers.append(slice(first, len(self.tokens) - 1))
 
     def padded(self) -> _Sample:
         size = self.shape.text_tokens
-        for field, fill in ((self.tokens, PAD), (self.labels, IGNORE), (self.cells, IGNORE)):
+        for field, fill in ((self.tokens, PAD), (self.labels, IGNORE), (self.places, IGNORE)):
             del field[size:]
             field += [fill] * (size - len(field))
         self.answers = [a for a in self.answers if a.stop <= size]

@@ -39,6 +39,7 @@ class Stage:
     name: str
     minutes: float
     shapes: Sequence[tuple[float, Shape]]
+    peak: float = 1.0  # of the learning rate
     decay_from: float = 1.0  # share of the stage after which the learning rate falls linearly to 3 %
 
 
@@ -60,8 +61,8 @@ def curriculum(minutes: float) -> list[Stage]:
     return [
         Stage("see", minutes * 0.04, see),
         Stage("copy", minutes * 0.12, copy),
-        Stage("page", minutes * 0.24, page),
-        Stage("document", minutes * 0.60, document, decay_from=0.45),
+        Stage("page", minutes * 0.36, page, peak=0.7),
+        Stage("document", minutes * 0.48, document, peak=0.7, decay_from=0.1),
     ]
 
 
@@ -76,6 +77,7 @@ class Options:
     warm_up: int = 40  # steps
     character_weight: float = 1.0
     pointer_weight: float = 0.5
+    slot_weight: float = 0.5
     end_weight: float = 2.0  # of the token that ends an answer
     compile: bool = True
 
@@ -123,7 +125,7 @@ class Trainer:
         try:
             while self.elapsed < end:
                 done = (self.elapsed - start) / (end - start)
-                rate = 1.0 if done < stage.decay_from else max(0.03, (1 - done) / (1 - stage.decay_from))
+                rate = stage.peak * (1.0 if done < stage.decay_from else max(0.03, (1 - done) / (1 - stage.decay_from)))
                 self.train(batches.next(), rate * min(1.0, (self.step + 1) / self.options.warm_up))
                 now = time.monotonic()
                 self.elapsed += now - last
@@ -153,16 +155,18 @@ class Trainer:
             loss = torch.zeros(())
         else:
             labels, cells = torch.from_numpy(batch.labels), torch.from_numpy(batch.cells)
-            logits, scores, visual = self.reader(ink, torch.from_numpy(batch.tokens))
+            logits, scores, slots, visual = self.reader(ink, torch.from_numpy(batch.tokens))
             asked = labels != IGNORE
             answer = F.cross_entropy(logits[asked], labels[asked], reduction="none")
             weights = torch.where(labels[asked] == USER, o.end_weight, 1.0)
             pointed = cells != IGNORE
             pointer = F.cross_entropy(scores[pointed], cells[pointed])
-            loss = (answer * weights).sum() / weights.sum() + o.pointer_weight * pointer
+            slot = F.cross_entropy(slots[pointed], torch.from_numpy(batch.slots)[pointed])
+            loss = (answer * weights).sum() / weights.sum() + o.pointer_weight * pointer + o.slot_weight * slot
             task = "read" if batch.shape.transcribe else "ask"
             self._average(f"{task}{batch.shape.pages}", answer.mean().item())
             self._average(f"pointer_{task}{batch.shape.pages}", pointer.item())
+            self._average(f"slot_{task}", slot.item())
         guesses = self.reader.character_head(visual).view(*characters.shape, VOCABULARY_SIZE)
         seen = F.cross_entropy(guesses.flatten(0, -2), characters.flatten())
         self._average("characters", seen.item())
@@ -188,7 +192,7 @@ class Trainer:
                 maker = SampleMaker(self.typesetter, Writer(HELD_OUT, seed))
                 batch = maker.batch(shape)
                 ink = torch.from_numpy(batch.patches).float() / 255
-                logits, _, _ = self.reader(ink, torch.from_numpy(batch.tokens))
+                logits, *_ = self.reader(ink, torch.from_numpy(batch.tokens))
                 labels = torch.from_numpy(batch.labels)
                 right = (logits.argmax(-1) == labels) | (labels == IGNORE)
                 if shape.transcribe:
