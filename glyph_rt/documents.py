@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
-from glyph_rt.errors import ClosedError, LimitError
+from glyph_rt.errors import ClosedError, InputError, LimitError
 from glyph_rt.language import KVSegment, LanguageModel, PromptTemplate, Sampler, Sampling, Turn
 from glyph_rt.memory import KVArena, Reservation
 from glyph_rt.typeset import Measure
@@ -213,9 +213,13 @@ class Document:
     def ask(self, question: str, sampling: Sampling | None = None) -> Answer:
         """Answer a question. Only the question is prefilled.
 
-        Raises LimitError, before any work, when question and answer do not fit the context or the KV budget, and ClosedError
-        after `close`.
+        Raises InputError for a question that is empty or no Unicode text, LimitError, before any work, when question and
+        answer do not fit the context or the KV budget, and ClosedError after `close`.
         """
+        if not question.strip():
+            raise InputError("the question is empty; ask something")
+        if any("\ud800" <= c <= "\udfff" for c in question):
+            raise InputError("the question is not valid Unicode (it holds lone surrogates); check the terminal's encoding")
         return Answer(self, question, sampling or Sampling())
 
     def share(self) -> tuple[KVSegment, Reservation]:

@@ -71,7 +71,7 @@ def test_a_process_streams_an_answer_from_standard_input(random_model: Path) -> 
     assert done.returncode == 0
     assert done.stdout.endswith(b"\n")
     lines = done.stderr.decode().splitlines()
-    assert len(lines) == 5 and "characters per visual token" in lines[1] and "text tokens" in lines[1] and "peak memory" in lines[4]
+    assert len(lines) == 6 and "characters per visual token" in lines[1] and "text tokens" in lines[1] and "peak memory" in lines[5]
 
 
 def test_seeded_answers_repeat(run: Run, note: Path, random_model: Path) -> None:

@@ -183,6 +183,12 @@ def test_an_answer_longer_than_the_context_is_refused(runtime: Runtime) -> None:
         document.ask(QUESTIONS[0], Sampling(max_new_tokens=8192))
 
 
+@pytest.mark.parametrize("question", ["", " \n", "caf\udce9?"])
+def test_what_is_no_question_is_refused(runtime: Runtime, question: str) -> None:
+    with runtime.read(TEXT) as document, pytest.raises(InputError, match="the question is"):
+        document.ask(question)
+
+
 def test_sampling_is_reproducible_by_seed(runtime: Runtime) -> None:
     with runtime.read(TEXT) as document:
         texts = [document.ask(QUESTIONS[0], Sampling(max_new_tokens=20, temperature=1.5, seed=seed)).text for seed in (1, 1, 2)]

@@ -37,6 +37,15 @@ class AskOptions:
 
 
 def run(options: AskOptions) -> None:
+    """Answer; with --stats, the memory it took is printed whether there was an answer or a refusal."""
+    try:
+        _answer(options)
+    finally:
+        if options.stats:
+            print(f"peak memory {peak_rss_bytes() / MIB:.0f} MiB", file=sys.stderr)
+
+
+def _answer(options: AskOptions) -> None:
     """Cheap checks first: torch is not even imported for a file that cannot be read."""
     limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes))
     text = read_text(options.file, limits.text_bytes)
@@ -117,7 +126,7 @@ def page_progress(verb: str) -> Iterator[ProgressCallback | None]:
 
 
 def _print_stats(figures: dict[str, Any], answer: Answer) -> None:
-    usage, timings, memory = figures["usage"], figures["timings"], figures["memory"]
+    usage, timings = figures["usage"], figures["timings"]
     lines = (
         f"pages {usage['pages']}, visual tokens {usage['visual_tokens']}, text tokens {usage['text_tokens']}",
         f"compression: {usage['compression']:.2f} text tokens and {answer.usage.characters_per_visual_token:.2f} characters "
@@ -126,6 +135,6 @@ def _print_stats(figures: dict[str, Any], answer: Answer) -> None:
         f"ended by {figures['finish_reason']}",
         ", ".join(f"{stage} {timings[stage + '_s']:.3f} s" for stage in ("load", "typeset", "encode", "prefill", "ttft", "decode"))
         + f", {timings['tokens_per_s']:.0f} tokens/s",
-        f"KV {memory['kv_bytes'] / MIB:.2f} MiB, peak memory {memory['peak_rss_bytes'] / MIB:.0f} MiB",
+        f"KV {figures['memory']['kv_bytes'] / MIB:.2f} MiB",
     )
     print("\n".join(lines), file=sys.stderr)
