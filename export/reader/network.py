@@ -286,8 +286,8 @@ class Reader(nn.Module):
     def forward(self, ink: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """ink [documents * pages, patches, 196] in 0..1, tokens [documents, text] after the last page.
 
-        Returns logits [documents, text, vocabulary], pointer scores [documents, text, pages * visual tokens], slot scores
-        [documents, text, 8], and the visual tokens [documents * pages, visual tokens, hidden].
+        Returns logits [documents, text, vocabulary], pointer scores of the last two layers [2, documents, text, pages *
+        visual tokens], slot scores [documents, text, 8], and the visual tokens [documents * pages, visual tokens, hidden].
         """
         visual = self.visual(ink)
         documents, text = tokens.shape
@@ -298,14 +298,15 @@ class Reader(nn.Module):
         x = torch.cat([prefix, framed.flatten(1, 2), self.embed_tokens(tokens)], 1)
         positions, image = self.positions(pages, text)
         cos, sin = self.rope(positions)
-        scores = slots = x.new_zeros(())
+        scores = []
+        slots = x.new_zeros(())
         for number, layer in enumerate(self.layers):
-            if number == self.size.layers - 2:
-                scores = layer.pointer(x, cos, sin, x.shape[1] - text, image)
+            if number >= self.size.layers - 2:
+                scores.append(layer.pointer(x, cos, sin, x.shape[1] - text, image))
             if number == self.size.layers - 1:
                 slots = self.slot_head(x[:, -text:])
             x = layer(x, cos, sin)
-        return self.lm_head(self.norm(x[:, -text:])), scores, slots, visual
+        return self.lm_head(self.norm(x[:, -text:])), torch.stack(scores), slots, visual
 
 
 def checkpoint_state(reader: Reader) -> dict[str, Tensor]:

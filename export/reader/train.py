@@ -57,7 +57,7 @@ def curriculum(minutes: float) -> list[Stage]:
     see = [(1.0, Shape(1, 64, 64, transcribe=True, vision="only"))]
     copy = [(0.6, few), (0.4, few_ask)]
     page = [(0.3, window), (0.1, read1), (0.05, few), (0.25, ask1), (0.25, ask2), (0.05, few_ask)]
-    document = [(0.14, window), (0.12, read1), (0.06, read2), (0.14, ask1), (0.16, ask2), (0.14, ask3), (0.14, ask4), (0.1, ask8)]
+    document = [(0.24, window), (0.12, read1), (0.05, read2), (0.13, ask1), (0.14, ask2), (0.12, ask3), (0.12, ask4), (0.08, ask8)]
     return [
         Stage("see", minutes * 0.04, see),
         Stage("copy", minutes * 0.12, copy),
@@ -160,7 +160,8 @@ class Trainer:
             answer = F.cross_entropy(logits[asked], labels[asked], reduction="none")
             weights = torch.where(labels[asked] == USER, o.end_weight, 1.0)
             pointed = cells != IGNORE
-            pointer = F.cross_entropy(scores[pointed], cells[pointed])
+            # The first of the two finds the visual token; the second reads it again, once the place in it is known.
+            pointer = torch.stack([F.cross_entropy(layer[pointed], cells[pointed]) for layer in scores]).mean()
             slot = F.cross_entropy(slots[pointed], torch.from_numpy(batch.slots)[pointed])
             loss = (answer * weights).sum() / weights.sum() + o.pointer_weight * pointer + o.slot_weight * slot
             task = "read" if batch.shape.transcribe else "ask"
