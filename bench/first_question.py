@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -20,6 +22,7 @@ from PIL import Image
 from transformers import Glm4vForConditionalGeneration, Glm4vImageProcessorPil
 
 from glyph_rt import Runtime, Sampling
+from glyph_rt.memory import peak_rss_bytes
 
 NEW_TOKENS = 16
 
@@ -28,10 +31,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--side", choices=("glyph-rt", "transformers"), help="answer once on this side and print the peak memory")
     options = parser.parse_args()
     runtime = Runtime.open(encoder="torch")
     asked = questions(runtime.typesetter, 2, [options.pages])
     text, (first, second) = asked[0].text, (q.question for q in asked)
+    if options.side:
+        print(one_side(runtime, text, first, options.side))
+        return
     peer = Stock(runtime, text)
     ours: dict[str, list[float]] = {"first": [], "second": []}
     theirs: dict[str, list[float]] = {"first": [], "second": []}
@@ -60,6 +67,20 @@ def main() -> None:
             f"{1e3 * statistics.median(theirs[name]):7.1f} ms, ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
     runtime.close()
+    for side in ("glyph-rt", "transformers"):
+        command = [sys.executable, __file__, "--pages", str(options.pages), "--side", side]
+        peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        print(f"peak memory of one answer in a process of its own: {side} {peak / 2**20:.0f} MiB")
+
+
+def one_side(runtime: Runtime, text: str, question: str, side: str) -> int:
+    """Answer once; the most bytes this process held. Both sides have imported the same packages."""
+    if side == "transformers":
+        Stock(runtime, text).answer(question)
+    else:
+        with runtime.read(text) as document:
+            answer(document.ask(question, Sampling(NEW_TOKENS)))
+    return peak_rss_bytes()
 
 
 class Stock:

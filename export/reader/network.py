@@ -239,6 +239,24 @@ class TextBlock(nn.Module):
         return q @ k.transpose(-1, -2) / math.sqrt(dim)
 
 
+@dataclass(frozen=True)
+class Output:
+    """Scores of one forward pass.
+
+    logits: [documents, text, vocabulary], the next token.
+    pointers: [2, documents, text, pages * visual tokens], where two layers look for it.
+    slots: [documents, text, 8], which character of that visual token it is.
+    characters, fetched: [documents * pages, visual tokens, 8, vocabulary], the characters of every visual token as the vision
+        tower gives them and as the pointing layers can fetch them.
+    """
+
+    logits: Tensor
+    pointers: Tensor
+    slots: Tensor
+    characters: Tensor
+    fetched: Tensor
+
+
 class Reader(nn.Module):
     """The whole network for pages of `rows` x `columns` patches. Training only: no cache."""
 
@@ -257,6 +275,9 @@ class Reader(nn.Module):
         # Which of the eight the next character is, read before the last layer. Without it the decoder points at the right
         # visual token long before it learns to choose within it. Not part of the shipped model either.
         self.slot_head = linear(size.hidden, 8)
+        # The characters again, read from what the two pointing layers can fetch of a visual token: their values. Nothing else
+        # tells these few features to hold all eight.
+        self.value_head = linear(2 * size.kv_heads * size.head_dim, 8 * VOCABULARY_SIZE)
 
     def positions(self, pages: int, text_tokens: int) -> tuple[Tensor, Tensor]:
         """Rope positions [3, tokens] as Glm4vModel.get_rope_index gives them, and the indices of the visual tokens."""
@@ -283,11 +304,10 @@ class Reader(nn.Module):
         merged = torch.cat([chunk[i % 3] for i, chunk in enumerate(chunks)], -1).repeat_interleave(2, -1)
         return merged.cos(), merged.sin()
 
-    def forward(self, ink: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, ink: Tensor, tokens: Tensor) -> Output:
         """ink [documents * pages, patches, 196] in 0..1, tokens [documents, text] after the last page.
 
-        Returns logits [documents, text, vocabulary], pointer scores of the last two layers [2, documents, text, pages *
-        visual tokens], slot scores [documents, text, 8], and the visual tokens [documents * pages, visual tokens, hidden].
+        The last two layers are the pointing ones.
         """
         visual = self.visual(ink)
         documents, text = tokens.shape
@@ -298,15 +318,19 @@ class Reader(nn.Module):
         x = torch.cat([prefix, framed.flatten(1, 2), self.embed_tokens(tokens)], 1)
         positions, image = self.positions(pages, text)
         cos, sin = self.rope(positions)
-        scores = []
+        scores, values = [], []
         slots = x.new_zeros(())
         for number, layer in enumerate(self.layers):
             if number >= self.size.layers - 2:
                 scores.append(layer.pointer(x, cos, sin, x.shape[1] - text, image))
+                values.append(layer.self_attn.v_proj(layer.input_layernorm(x[:, image])))
             if number == self.size.layers - 1:
                 slots = self.slot_head(x[:, -text:])
             x = layer(x, cos, sin)
-        return self.lm_head(self.norm(x[:, -text:])), torch.stack(scores), slots, visual
+        logits = self.lm_head(self.norm(x[:, -text:]))
+        guesses = self.character_head(visual).unflatten(-1, (8, -1))
+        fetched = self.value_head(torch.cat(values, -1)).unflatten(-1, (8, -1)).view_as(guesses)
+        return Output(logits, torch.stack(scores), slots, guesses, fetched)
 
 
 def checkpoint_state(reader: Reader) -> dict[str, Tensor]:

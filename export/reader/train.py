@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from glyph_rt.export.reader.alphabet import USER, VOCABULARY_SIZE
+from glyph_rt.export.reader.alphabet import USER
 from glyph_rt.export.reader.documents import Writer
 from glyph_rt.export.reader.muon import Muon
 from glyph_rt.export.reader.network import Reader, Size
@@ -78,6 +78,7 @@ class Options:
     character_weight: float = 1.0
     pointer_weight: float = 0.5
     slot_weight: float = 0.5
+    value_weight: float = 0.5
     end_weight: float = 2.0  # of the token that ends an answer
     compile: bool = True
 
@@ -151,27 +152,27 @@ class Trainer:
         self.reader.train()
         self.reader.visual.requires_grad_(vision != "frozen")
         if vision == "only":
-            visual = self.reader.visual(ink)
-            loss = torch.zeros(())
+            guesses = self.reader.character_head(self.reader.visual(ink)).unflatten(-1, (8, -1))
+            loss = F.cross_entropy(guesses.flatten(0, -2), characters.flatten())
+            self._average("characters", loss.item())
         else:
+            out = self.reader(ink, torch.from_numpy(batch.tokens))
             labels, cells = torch.from_numpy(batch.labels), torch.from_numpy(batch.cells)
-            logits, scores, slots, visual = self.reader(ink, torch.from_numpy(batch.tokens))
-            asked = labels != IGNORE
-            answer = F.cross_entropy(logits[asked], labels[asked], reduction="none")
+            asked, pointed = labels != IGNORE, cells != IGNORE
+            answer = F.cross_entropy(out.logits[asked], labels[asked], reduction="none")
             weights = torch.where(labels[asked] == USER, o.end_weight, 1.0)
-            pointed = cells != IGNORE
-            # The first of the two finds the visual token; the second reads it again, once the place in it is known.
-            pointer = torch.stack([F.cross_entropy(layer[pointed], cells[pointed]) for layer in scores]).mean()
-            slot = F.cross_entropy(slots[pointed], torch.from_numpy(batch.slots)[pointed])
+            # The first pointer finds the visual token; the second reads it again, once the place in it is known.
+            pointer = torch.stack([F.cross_entropy(layer[pointed], cells[pointed]) for layer in out.pointers]).mean()
+            slot = F.cross_entropy(out.slots[pointed], torch.from_numpy(batch.slots)[pointed])
+            seen, fetched = (F.cross_entropy(g.flatten(0, -2), characters.flatten()) for g in (out.characters, out.fetched))
             loss = (answer * weights).sum() / weights.sum() + o.pointer_weight * pointer + o.slot_weight * slot
+            loss = loss + o.character_weight * seen + o.value_weight * fetched
             task = "read" if batch.shape.transcribe else "ask"
             self._average(f"{task}{batch.shape.pages}", answer.mean().item())
             self._average(f"pointer_{task}{batch.shape.pages}", pointer.item())
             self._average(f"slot_{task}", slot.item())
-        guesses = self.reader.character_head(visual).view(*characters.shape, VOCABULARY_SIZE)
-        seen = F.cross_entropy(guesses.flatten(0, -2), characters.flatten())
-        self._average("characters", seen.item())
-        loss = loss + (1.0 if vision == "only" else o.character_weight) * seen
+            self._average("characters", seen.item())
+            self._average("fetched", fetched.item())
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
         for optimiser, full in ((self.muon, o.learning_rate), (self.adam, o.adam_rate)):
@@ -193,7 +194,7 @@ class Trainer:
                 maker = SampleMaker(self.typesetter, Writer(HELD_OUT, seed))
                 batch = maker.batch(shape)
                 ink = torch.from_numpy(batch.patches).float() / 255
-                logits, *_ = self.reader(ink, torch.from_numpy(batch.tokens))
+                logits = self.reader(ink, torch.from_numpy(batch.tokens)).logits
                 labels = torch.from_numpy(batch.labels)
                 right = (logits.argmax(-1) == labels) | (labels == IGNORE)
                 if shape.transcribe:
