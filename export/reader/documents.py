@@ -101,7 +101,7 @@ class Writer:
         kind = rng.random()
         if kind < 0.1:
             return self.identifier(rng.randint(3, 8)).strip("_") or "id"
-        words = [rng.choice(self.vocabulary.nouns) if rng.random() < 0.75 else self.word() for _ in range(rng.choice((1, 2, 2, 2, 3)))]
+        words = [rng.choice(self.vocabulary.nouns) if rng.random() < 0.4 else self.word() for _ in range(rng.choice((1, 2, 2, 2, 3)))]
         if len(words) > 1 and rng.random() < 0.3:
             words[0] = rng.choice(self.vocabulary.adjectives)
         case = rng.random()
@@ -130,8 +130,8 @@ class Writer:
             words.append(rng.choice(FUNCTION_WORDS))
             if rng.random() < 0.4:
                 words.append(rng.choice(v.adjectives))
-            words += [rng.choice(v.nouns) if rng.random() < 0.5 else self.word(), rng.choice(FUNCTION_WORDS)]
-            words.append(rng.choice(v.verbs) if rng.random() < 0.6 else self.word())
+            words += [rng.choice(v.nouns) if rng.random() < 0.25 else self.word(), rng.choice(FUNCTION_WORDS)]
+            words.append(rng.choice(v.verbs) if rng.random() < 0.25 else self.word())
             if rng.random() < 0.12:
                 words.append(self.identifier(rng.randint(1, 6)))
             if rng.random() < 0.15:

@@ -57,7 +57,7 @@ def curriculum(minutes: float) -> list[Stage]:
     see = [(1.0, Shape(1, 64, 64, transcribe=True, vision="only"))]
     copy = [(0.6, few), (0.4, few_ask)]
     page = [(0.3, window), (0.1, read1), (0.05, few), (0.25, ask1), (0.25, ask2), (0.05, few_ask)]
-    document = [(0.24, window), (0.12, read1), (0.05, read2), (0.13, ask1), (0.14, ask2), (0.12, ask3), (0.12, ask4), (0.08, ask8)]
+    document = [(0.38, window), (0.14, read1), (0.04, read2), (0.12, ask1), (0.11, ask2), (0.07, ask3), (0.09, ask4), (0.05, ask8)]
     return [
         Stage("see", minutes * 0.04, see),
         Stage("copy", minutes * 0.12, copy),
@@ -70,7 +70,7 @@ def curriculum(minutes: float) -> list[Stage]:
 class Options:
     """Of one training run."""
 
-    minutes: float = 110.0
+    minutes: float = 120.0
     seed: int = 0
     learning_rate: float = 3e-3  # of Muon, for matrices
     adam_rate: float = 2e-3  # for everything else

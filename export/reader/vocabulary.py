@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 FUNCTION_WORDS = (
     "the a an of to in on at by for with from and or but if when while after before until shall may must will can is are "
@@ -27,13 +28,16 @@ class Vocabulary:
     onsets: tuple[str, ...]
     nuclei: tuple[str, ...]
     codas: tuple[str, ...]
+    scrambled: float  # share of words that are letters at random
 
     def invented(self, rng: random.Random) -> str:
         """A pronounceable word of one to three syllables."""
         return "".join(rng.choice(self.onsets) + rng.choice(self.nuclei) + rng.choice(self.codas) for _ in range(rng.randint(1, 3)))
 
     def word(self, rng: random.Random) -> str:
-        """Any word: half of them invented."""
+        """Any word. Of those that are not scrambled, half are invented."""
+        if rng.random() < self.scrambled:
+            return "".join(rng.choice(ascii_lowercase) for _ in range(rng.randint(1, 10)))
         draw = rng.random()
         if draw < 0.5:
             return self.invented(rng)
@@ -85,6 +89,9 @@ TRAINING = Vocabulary(
     onsets=("", *"b br c ch d dr f fl g gr h j k l m n p pr qu r s sl st t tr v w y z".split()),
     nuclei=("a", "e", "i", "o", "u", "ai", "ea", "io", "ou", "y"),
     codas=("", "", "n", "r", "s", "l", "x", "nd", "lt", "rt"),
+    # Without these a small decoder learns the words instead of the letters: 97 % of characters right on its own vocabulary,
+    # 91 % on another.
+    scrambled=0.6,
 )
 
 HELD_OUT = Vocabulary(
@@ -118,4 +125,5 @@ HELD_OUT = Vocabulary(
     onsets=tuple("bl cl cr d fr gl h kn l m n ph pl r sc sm sp sw th v wh z".split()),
     nuclei=("a", "ee", "ie", "oa", "oo", "au", "ei", "u", "i", "o"),
     codas=("b", "d", "g", "k", "lm", "mp", "ng", "nt", "p", "sk", "sp", "th", ""),
+    scrambled=0.0,
 )

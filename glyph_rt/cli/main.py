@@ -94,7 +94,7 @@ def export(
 @app.command(name="train-reader")
 def train_reader(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run keeps its state, its log and, at the end, the model.")],
-    minutes: Annotated[float, typer.Option(help="Length of the schedule, in minutes of training.")] = 112.0,
+    minutes: Annotated[float, typer.Option(help="Length of the schedule, in minutes of training.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
 ) -> None:
     """Train the embedded reader from scratch; run it again to resume."""
