@@ -13,7 +13,7 @@ ask() { # question, the answer that stands in the contract
   [ "$answer" = "$2" ] || { echo "demo: expected \"$2\"" >&2; exit 1; }
 }
 
-ask "What is the value of Contract number?" "MC-2041-77"
+ask "What is the value of Pump type?" "KV-330"
 ask "What is the value of Monthly fee?" "EUR 2,450"
 ask "What is the value of Notice period?" "90 days"
 echo

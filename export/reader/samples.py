@@ -41,7 +41,7 @@ class Shape:
     text_tokens: int
     transcribe: bool  # the documents are transcribed, or asked about
     rows: int | None = None  # at most so many lines of text in a document; None: as many as its pages hold
-    fields: float = 0.45  # share of field lines in documents that are asked about
+    fields: float = 0.45  # share of field lines: names, figures and identifiers among the prose
     vision: Literal["only", "trained", "frozen"] = "trained"  # whether the vision tower learns from it, or nothing else does
 
 
@@ -94,7 +94,7 @@ class SampleMaker:
             rows = rng.randint(most - self.rows + 1, most) if rng.random() < 0.5 else most
             if shape.rows is not None:
                 rows = rng.randint(1, shape.rows)
-            draft = self.writer.draft(rows * self.columns, 0.2 if shape.transcribe else shape.fields)
+            draft = self.writer.draft(rows * self.columns, shape.fields)
             end = int(self.typesetter.layout(draft.text).lines[:rows][-1, 1])
             text = draft.text[:end]
             facts = [fact for fact in draft.facts if fact.start + len(fact.value) <= end]
