@@ -13,7 +13,6 @@ from typing import Any
 import onnxruntime
 import torch
 
-from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.memory import GIB
 from glyph_rt.runtime import Runtime
 from glyph_rt.vision import default_store
@@ -47,9 +46,8 @@ def _box() -> dict[str, Any]:
 
 def _parts(model: Path | None) -> dict[str, Any]:
     """What glyph-rt will use, by opening it."""
-    checkpoint = Checkpoint.open(model)
     with Runtime.open(model) as runtime:
-        plan, style = runtime.plan(), runtime.style
+        checkpoint, plan, style = runtime.checkpoint, runtime.plan(), runtime.style
         return {
             "model": f"{checkpoint.path} ({checkpoint.digest[:12]})",
             "style": f"{style.name}: {style.width} x {style.height} px, {style.visual_tokens} visual tokens a page, {style.font_file.name}",

@@ -48,8 +48,7 @@ class PromptTemplate:
         self._data = Tokenizer.from_str(backend)
         self._data.encode_special_tokens = True
         self._image_id = int(config.image_token_id)
-        marks = {name: getattr(config, name) for name in ("image_start_token_id", "image_end_token_id")}
-        self._begin, self._end = int(marks["image_start_token_id"]), int(marks["image_end_token_id"])
+        self._begin, self._end = int(config.image_start_token_id), int(config.image_end_token_id)
         block = "".join(self._control.id_to_token(i) or "" for i in (self._begin, self._image_id, self._end))
         user = {"role": "user", "content": [{"type": "image"}, {"type": "image"}, {"type": "text", "text": _QUESTION}]}
         if not tokenizer.chat_template:

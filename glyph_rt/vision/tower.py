@@ -21,7 +21,7 @@ from glyph_rt.errors import ModelError
 # Glm4vImageProcessor's image_mean and image_std (CLIP's); rescale is 1/255.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-GREY = PATCH_BYTES = 196
+PATCH_BYTES = 196  # one grey patch of 14 x 14 px
 
 
 def fold_patch_embedding(kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
