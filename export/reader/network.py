@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # Glm4vImageProcessor
 
+HEADS_NOT_SHIPPED = ("character_head.", "slot_head.", "value_head.")  # of the auxiliary losses
+
 
 @dataclass(frozen=True)
 class Size:
@@ -353,6 +355,29 @@ def checkpoint_state(reader: Reader) -> dict[str, Tensor]:
     state["model.visual.embeddings.position_embedding.weight"] = visual.position
     state["model.visual.downsample.weight"] = visual.downsample.weight.view(size.hidden, 2, 2, size.vision_hidden).permute(0, 3, 1, 2)
     return {name: weight.detach().float().contiguous() for name, weight in state.items()}
+
+
+def load_checkpoint_state(reader: Reader, state: dict[str, Tensor]) -> None:
+    """The inverse of `checkpoint_state`, up to the rounding of the stored weights. Heads that are not shipped stay as they are."""
+    size = reader.size
+    own: dict[str, Tensor] = {}
+    for name, weight in state.items():
+        weight = weight.float()
+        if name == "model.visual.patch_embed.proj.weight":
+            kernel = weight.view(size.vision_hidden, 3, 2, 196) * 6 / torch.tensor(CLIP_STD).view(3, 1, 1)
+            folded = kernel.mean((1, 2))
+            own["visual.patch.weight"] = -folded
+        elif name == "model.visual.downsample.weight":
+            own["visual.downsample.weight"] = weight.permute(0, 2, 3, 1).reshape(size.hidden, -1)
+        elif name == "model.visual.embeddings.position_embedding.weight":
+            own["visual.position"] = weight
+        elif name != "model.visual.patch_embed.proj.bias":
+            own[name.removeprefix("model.").removeprefix("language_model.")] = weight
+    pixels = folded.sum(1)
+    own["visual.patch.bias"] = state["model.visual.patch_embed.proj.bias"].float() + pixels * (1 - sum(CLIP_MEAN) / 3)
+    missing, unexpected = reader.load_state_dict(own, strict=False)
+    if unexpected or any(not name.startswith(HEADS_NOT_SHIPPED) for name in missing):
+        raise ValueError(f"these are not the weights of a {size}: {unexpected or missing}")
 
 
 def _merge_order(rows: int, columns: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Trains the embedded reader from scratch, on a CPU, on pages drawn on the fly.
 
-    glyph-rt train-reader --out DIR
+    glyph-rt train-reader --out DIR [--start MODEL]
 
 Losses: next character of the answers; the character under every cell of a page, read from its visual token; and a
 pointer: one attention head learns to look at the visual token that holds the next character. The run is seeded, logs
@@ -24,11 +24,12 @@ import torch.nn.functional as F
 from glyph_rt.export.reader.alphabet import USER
 from glyph_rt.export.reader.documents import Writer
 from glyph_rt.export.reader.muon import Muon
-from glyph_rt.export.reader.network import Reader, Size
+from glyph_rt.export.reader.network import Reader, Size, load_checkpoint_state
 from glyph_rt.export.reader.package import write_package
 from glyph_rt.export.reader.samples import IGNORE, Batch, SampleMaker, Shape
 from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
 
+from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.typeset import PRESETS, Style, Typesetter
 
 
@@ -43,8 +44,10 @@ class Stage:
     decay_from: float = 1.0  # share of the stage after which the learning rate falls linearly to 3 %
 
 
-def curriculum(minutes: float) -> list[Stage]:
+def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
     """The shipped schedule, scaled to `minutes` of training: see the characters, copy a few lines, then whole documents.
+
+    Weights that are `trained` already go on with whole documents, at a lower rate.
 
     Documents of three pages and more train the decoder only: their vision would cost most of the step and teach it nothing
     that one page does not.
@@ -58,6 +61,8 @@ def curriculum(minutes: float) -> list[Stage]:
     copy = [(0.6, few), (0.4, few_ask)]
     page = [(0.3, window), (0.1, read1), (0.05, few), (0.25, ask1), (0.25, ask2), (0.05, few_ask)]
     document = [(0.38, window), (0.14, read1), (0.04, read2), (0.12, ask1), (0.11, ask2), (0.07, ask3), (0.09, ask4), (0.05, ask8)]
+    if trained:
+        return [Stage("document", minutes, document, peak=0.4, decay_from=0.1)]
     return [
         Stage("see", minutes * 0.04, see),
         Stage("copy", minutes * 0.12, copy),
@@ -72,6 +77,7 @@ class Options:
 
     minutes: float = 120.0
     seed: int = 0
+    start: str | None = None  # a model directory whose weights to go on from
     learning_rate: float = 3e-3  # of Muon, for matrices
     adam_rate: float = 2e-3  # for everything else
     warm_up: int = 40  # steps
@@ -92,6 +98,8 @@ class Trainer:
         self.size = size or Size()
         self.typesetter = Typesetter(style)
         self.reader = Reader(self.size, style.height // 14, style.width // 14)
+        if options.start is not None:
+            load_checkpoint_state(self.reader, dict(Checkpoint.open(Path(options.start)).tensors("")))
         matrices, others = [], []
         for name, parameter in self.reader.named_parameters():
             hidden = parameter.ndim == 2 and not any(k in name for k in ("embed", "head", "position", "patch"))
@@ -113,7 +121,7 @@ class Trainer:
                 block.compile(dynamic=False)
         torch._dynamo.config.cache_size_limit = 64
         start = 0.0
-        for stage in curriculum(self.options.minutes):
+        for stage in curriculum(self.options.minutes, trained=self.options.start is not None):
             end = start + stage.minutes * 60
             if self.elapsed < end:
                 self._run_stage(stage, start, end)

@@ -96,11 +96,12 @@ def train_reader(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run keeps its state, its log and, at the end, the model.")],
     minutes: Annotated[float, typer.Option(help="Length of the schedule, in minutes of training.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
+    start: Annotated[Path | None, typer.Option(metavar="MODEL", help="Go on from this model's weights instead of from scratch.")] = None,
 ) -> None:
-    """Train the embedded reader from scratch; run it again to resume."""
+    """Train the embedded reader; run it again to resume."""
     from glyph_rt.export.reader.train import Options, train
 
-    train(out, Options(minutes=minutes, seed=seed))
+    train(out, Options(minutes=minutes, seed=seed, start=None if start is None else str(start)))
 
 
 def main() -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from glyph_rt.export.reader.alphabet import BEGIN_OF_IMAGE, END_OF_IMAGE, IDS, PREFIX, USER, encode
 from glyph_rt.export.reader.documents import Writer
-from glyph_rt.export.reader.network import Reader, Size, checkpoint_state
+from glyph_rt.export.reader.network import HEADS_NOT_SHIPPED, Reader, Size, checkpoint_state
+from glyph_rt.export.reader.package import write_package
 from glyph_rt.export.reader.samples import IGNORE, SampleMaker, Shape
 from glyph_rt.export.reader.train import Options, Stage, Trainer
 from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
@@ -117,9 +118,19 @@ def test_training_lowers_its_loss_and_resumes_where_it_stood(tmp_path: Path) -> 
     assert torch.equal(trainer.reader.lm_head.weight, again.reader.lm_head.weight)
 
 
+def test_a_run_goes_on_from_the_weights_of_a_model(tmp_path: Path) -> None:
+    first = Trainer(PRESETS["reader"], Options(compile=False, warm_up=1), tmp_path / "first", TINY)
+    first.train(maker(5).batch(Shape(1, 2, 48, transcribe=True, rows=1)), 1.0)
+    write_package(first.reader, first.typesetter, tmp_path / "model")
+    again = Trainer(PRESETS["reader"], Options(compile=False, start=str(tmp_path / "model")), tmp_path / "again", TINY)
+    for (name, old), new in zip(first.reader.named_parameters(), again.reader.parameters(), strict=True):
+        if not name.startswith(HEADS_NOT_SHIPPED):
+            torch.testing.assert_close(old, new, atol=2e-2, rtol=1e-2)  # stored as bf16: 8 bits, and the bias is a sum of 196
+
+
 def test_a_run_ends_with_a_log_and_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = [Stage("copy", 0.02, [(1.0, Shape(1, 2, 32, transcribe=True, rows=1))])]
-    monkeypatch.setattr("glyph_rt.export.reader.train.curriculum", lambda minutes: stages)
+    monkeypatch.setattr("glyph_rt.export.reader.train.curriculum", lambda minutes, trained: stages)
     trainer = Trainer(PRESETS["reader"], Options(compile=False), tmp_path, TINY)
     trainer.run()
     assert trainer.step > 0 and trainer.elapsed >= 1.2
