@@ -53,3 +53,7 @@ class NonFiniteError(GlyphError):
 
 class ClosedError(GlyphError):
     """A document or a runtime was used after it was closed."""
+
+
+class InternalError(GlyphError):
+    """A check of our own books failed: a defect of glyph-rt, never of the input."""

@@ -19,14 +19,17 @@ _UNITS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "k": KIB, "m": MIB,
 
 @dataclass(frozen=True)
 class Limits:
-    """What a runtime takes on. Each limit is also an option of the command line."""
+    """What a runtime takes on. The command line has options for the first two."""
 
     kv_bytes: int = GIB  # KV memory of all documents and turns together: --kv-bytes
     text_bytes: int = 16 * MIB  # UTF-8 size of one document: --text-bytes
+    page_bytes: int = 64 * MIB  # drawn pages kept, in case they are read again; 0: none
 
     def __post_init__(self) -> None:
         if self.kv_bytes < 1 or self.text_bytes < 1:
             raise OptionError("kv-bytes and text-bytes must be at least 1")
+        if self.page_bytes < 0:
+            raise OptionError("page-bytes must not be negative")
 
 
 class _Block:

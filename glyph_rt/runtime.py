@@ -8,7 +8,7 @@ with Runtime.open() as runtime, runtime.read(text) as document:
 from __future__ import annotations
 
 import time
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from glyph_rt.errors import ClosedError, InputError, LimitError, ModelError
 from glyph_rt.identity import digest
 from glyph_rt.language import KVTail, LanguageModel, Past, PromptTemplate, prefill
 from glyph_rt.memory import KVArena, Limits, MemoryPlan, Reservation
-from glyph_rt.typeset import BLOCK, PRESETS, Layout, Measure, Style, Typesetter
+from glyph_rt.typeset import BLOCK, PRESETS, Layout, Measure, Page, Style, Typesetter, load_style
 from glyph_rt.vision import MAX_BATCH, ProbePage, VisionEncoder, default_store, open_encoder
 
 DEFAULT_STYLE = "glyph-en-72"  # for models without a style.json: the layout zai-org/Glyph was trained on
@@ -58,17 +58,19 @@ class Runtime:
         "onnx". store: where exported vision graphs are looked for. Raises ModelError, StyleError, EncoderError, OptionError.
         """
         checkpoint = Checkpoint.open(None if model is None else Path(model))
-        typesetter = open_typesetter(checkpoint, style)
+        limits = limits or Limits()
+        typesetter = open_typesetter(checkpoint, style, limits.page_bytes)
         probe_page = next(typesetter.pages("The quick brown fox jumps over 13 lazy dogs."))
         probe = ProbePage(probe_page.patches[None].copy(), probe_page.width, probe_page.height)
         vision = open_encoder(checkpoint, encoder, probe, store or default_store())
         language = LanguageModel(checkpoint)
+        _ = checkpoint.digest  # names every document's KV; hashed now, while the files that were just read are in memory
         if vision.out_hidden != checkpoint.config.text_config.hidden_size:
             raise ModelError(
                 f"{checkpoint.path}: the vision tower gives {vision.out_hidden} features, "
                 f"the decoder takes {checkpoint.config.text_config.hidden_size}"
             )
-        return cls(checkpoint, typesetter, vision, language, PromptTemplate(checkpoint), limits or Limits())
+        return cls(checkpoint, typesetter, vision, language, PromptTemplate(checkpoint), limits)
 
     @property
     def style(self) -> Style:
@@ -142,13 +144,13 @@ class Runtime:
         past = Past((), KVTail(self.model.kv_shape, tokens))
         position = 0
         digests: list[str] = []
-        pages = self.typesetter.draw(layout)
+        batches = _batches(self.typesetter.draw(layout))
         while True:
             before = time.perf_counter()
-            batch = list(islice(pages, MAX_BATCH))
+            batch = next(batches, None)
             drawn = time.perf_counter()
             typeset_s += drawn - before
-            if not batch:
+            if batch is None:
                 break
             visual = self.encoder.encode(np.stack([page.patches for page in batch]), batch[0].width, batch[0].height)
             encode_s += time.perf_counter() - drawn
@@ -173,14 +175,26 @@ class Runtime:
         )
 
 
-def open_typesetter(checkpoint: Checkpoint, asked: str | Style | None) -> Typesetter:
+def _batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
+    """Neighbours of one size and one number of colour planes, as the encoder takes them, at most MAX_BATCH at a time."""
+    batch: list[Page] = []
+    for page in pages:
+        if batch and (len(batch) == MAX_BATCH or (page.width, page.patches.shape) != (batch[0].width, batch[0].patches.shape)):
+            yield batch
+            batch = []
+        batch.append(page)
+    if batch:
+        yield batch
+
+
+def open_typesetter(checkpoint: Checkpoint, asked: str | Style | None, cache_bytes: int = 0) -> Typesetter:
     """The typesetter of the asked style, or else of the one the model was trained for, whose glyphs are checked."""
     if asked is not None:
-        return Typesetter(asked if isinstance(asked, Style) else Style.load(asked))
+        return Typesetter(asked if isinstance(asked, Style) else load_style(asked), cache_bytes)
     trained = checkpoint.trained_style
     if trained is None:
-        return Typesetter(PRESETS[DEFAULT_STYLE])
-    typesetter = Typesetter(trained.style)
+        return Typesetter(PRESETS[DEFAULT_STYLE], cache_bytes)
+    typesetter = Typesetter(trained.style, cache_bytes)
     if typesetter.atlas.digest() != trained.atlas_digest:
         raise ModelError(
             f"style {trained.style.name!r} draws other glyphs here than the model was trained on; "

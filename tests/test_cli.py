@@ -125,7 +125,7 @@ BAD_INPUTS = {
     "over the KV budget": ([*GOOD, "--kv-bytes", "1KiB"], 1, "raise --kv-bytes"),
     "answer over the context": ([*GOOD, "--max-new-tokens", "9000"], 1, "--max-new-tokens"),
     "unknown style": ([*GOOD, "--style", "nope"], 2, "one of: reader, glyph-en-72"),
-    "broken style": ([*GOOD, "--style", "{folder}/style.json"], 2, "missing key 'page-size'"),
+    "broken style": ([*GOOD, "--style", "{folder}/style.json"], 2, "missing key 'font-path'"),
     "unknown model": (["ask", "{folder}/good.txt", "?", "--model", "{folder}/none"], 2, "no model directory"),
     "model of another class": (["ask", "{folder}/good.txt", "?", "--model", "{folder}/gpt"], 2, "holds GPT2LMHeadModel"),
     "broken config": (["ask", "{folder}/good.txt", "?", "--model", "{folder}/nojson"], 2, "cannot be read as JSON"),

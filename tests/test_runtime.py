@@ -253,7 +253,8 @@ def test_a_model_without_a_style_gets_glyphs_layout(random_model: Path, tmp_path
     (plain / "style.json").unlink()
     with Runtime.open(plain, store=tmp_path) as runtime, runtime.read(TEXT) as document:
         assert (runtime.style.name, runtime.style.width, runtime.style.height) == ("glyph-en-72", 588, 840)
-        assert document.measure.visual_tokens == 630
+        # Two lines of text: the page is cropped to them, as the reference chain does.
+        assert document.measure.pages == 1 and 0 < document.measure.visual_tokens < 630
         assert np.isfinite(question_logits(document, "Weight?").numpy()).all()
 
 

@@ -114,9 +114,9 @@ class SampleMaker:
 class _Sample:
     """One sample being put together."""
 
-    def __init__(self, shape: Shape, maker: SampleMaker, text: str, lines: NDArray[np.int32]) -> None:
+    def __init__(self, shape: Shape, maker: SampleMaker, text: str, lines: NDArray[np.int64]) -> None:
         self.shape, self.maker, self.text = shape, maker, text
-        self.lines = [(int(a), int(b)) for a, b in lines]
+        self.lines = [(int(a), int(b)) for a, b in lines[:, :2]]
         self.patches: NDArray[np.uint8]
         self.tokens: list[int] = []
         self.labels: list[int] = []

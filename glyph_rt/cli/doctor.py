@@ -50,7 +50,8 @@ def _parts(model: Path | None) -> dict[str, Any]:
         checkpoint, plan, style = runtime.checkpoint, runtime.plan(), runtime.style
         return {
             "model": f"{checkpoint.path} ({checkpoint.digest[:12]})",
-            "style": f"{style.name}: {style.width} x {style.height} px, {style.visual_tokens} visual tokens a page, {style.font_file.name}",
+            "style": f"{style.name}: {style.width} x {style.height} px, {style.visual_tokens} visual tokens a page",
+            "fonts": ", ".join(font.name for font in style.font_files),
             "vision encoder": f"{runtime.encoder.name} (exported graphs: {default_store()})",
             "decoder": f"torch {runtime.model.dtype} on {runtime.model.device}, context {plan.context:,} tokens",
             "weights of the decoder": f"{plan.weights / GIB:.3f} GiB",

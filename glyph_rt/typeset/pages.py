@@ -1,38 +1,57 @@
-"""Typesetter: text to pages. The first wing of glyph-rt."""
+"""The nouns of the typesetter: pages, what measuring finds, and a text laid out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glyph_rt.errors import InputError
-from glyph_rt.identity import digest
-from glyph_rt.typeset._raster import PagePainter, break_lines, has_ink
-from glyph_rt.typeset.glyphs import GlyphAtlas
-from glyph_rt.typeset.style import BLOCK, Style
+from glyph_rt.typeset.style import BLOCK
 
-RENDERER_VERSION = 1  # raise when any pixel or line break may differ for the same style and text
 PATCH = 14  # px
 MERGE = 2  # patches along each side of a visual token
+# Columns of a table of lines, as raster/lines.h has them.
+START, END, PAGE, BASELINE, X, STRETCH, RIGHT, BOTTOM, PARAGRAPH = range(9)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in px of a page, right and bottom excluded."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stretch of the text stands."""
+
+    page: int  # from 1
+    line: int  # on the page, from 0
+    start: int  # code points [start, end) of the text, the whole line's
+    end: int
+    box: Box  # of the line
 
 
 @dataclass(frozen=True)
 class Page:
     """One page, ready for the encoder.
 
-    patches: uint8 [patches, 196], *ink* (255 - grey; paper is 0), in the model's merge-block order; read-only.
-    lines: int32 [lines, 2], the half-open span of the source text, in code points, that each line draws.
+    patches: uint8 [patches, 196], or [patches, 588] when it has colour (red, green, blue planes of each patch). It is *ink* (255 - level;
+    paper is 0), in the model's merge-block order; read-only. lines: int64 [lines, 2], the half-open span of the source text, in code
+    points, that each line draws.
     """
 
     number: int  # from 1
     width: int  # px, a multiple of 28
     height: int  # px, a multiple of 28
     patches: NDArray[np.uint8]
-    lines: NDArray[np.int32]
-    digest: str  # of the style and the pixels; not of the page's number or its place in the text
+    lines: NDArray[np.int64]
+    digest: str  # of the style and of what is drawn where; not of the page's number or its place in the text
 
     @property
     def visual_tokens(self) -> int:
@@ -40,10 +59,12 @@ class Page:
         return len(self.patches) // (MERGE * MERGE)
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The page as people see it: grey uint8 [height, width], 255 is white."""
+        """The page as people see it: uint8 [height, width], or [height, width, 3] when it has colour; 255 is white."""
+        planes = self.patches.shape[1] // (PATCH * PATCH)
         block_rows, block_columns = self.height // BLOCK, self.width // BLOCK
-        blocks = self.patches.reshape(block_rows, block_columns, MERGE, MERGE, PATCH, PATCH)
-        return 255 - blocks.transpose(0, 2, 4, 1, 3, 5).reshape(self.height, self.width)
+        blocks = self.patches.reshape(block_rows, block_columns, MERGE, MERGE, planes, PATCH, PATCH)
+        levels = 255 - blocks.transpose(0, 2, 5, 1, 3, 6, 4).reshape(self.height, self.width, planes)
+        return levels[..., 0] if planes == 1 else levels
 
 
 @dataclass(frozen=True)
@@ -53,78 +74,82 @@ class Measure:
     pages: int
     visual_tokens: int
     characters: int  # code points of the text
-    missing: dict[int, int]  # code point -> how often the font lacks it; each is drawn as a box
+    missing: dict[int, int]  # code point -> how often no font has it; each is drawn as a box
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A page that is laid out but not drawn."""
+
+    number: int  # from 1
+    first: int  # line of the layout
+    crop: tuple[int, int, int, int]  # px: width and height of what is kept of the drawn page, and the size it is scaled to
+
+    @property
+    def visual_tokens(self) -> int:
+        return self.crop[2] // BLOCK * (self.crop[3] // BLOCK)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A run of whole pages that was composed in one go: text[start:end], lines [first_line, ...) of the layout."""
+
+    start: int
+    end: int
+    first_line: int
+    sheets: tuple[Sheet, ...]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A text broken into lines, ready to be drawn page by page."""
+    """A text broken into lines and pages, ready to be drawn, and a map between the text and its pages."""
 
-    codepoints: NDArray[np.uint32]  # [characters]
-    lines: NDArray[np.int32]  # [lines, 2]
+    text: str
+    lines: NDArray[np.int64]  # [lines, 9]: the columns above; START and END are code points of the text, PAGE counts from 0
+    stretches: tuple[Stretch, ...]
     measure: Measure
+    ascent: int  # px from the top of a drawn line to its baseline
+    line_height: int  # px, as drawn
 
+    def find(self, offset: int) -> Place | None:
+        """Where code point `offset` of the text stands, in O(log lines); None for what no line draws, such as a line break."""
+        row = int(np.searchsorted(self.lines[:, START], offset, side="right")) - 1
+        while row > 0 and self.lines[row, START] == self.lines[row, END] and self.lines[row - 1, END] > offset:
+            row -= 1  # past the empty line that a page of the reference chain may begin with
+        if row < 0 or offset >= self.lines[row, END]:
+            return None
+        return self.place(row)
 
-class Typesetter:
-    """Text to pages of one style. Safe to use from several threads; the native work runs without the GIL."""
+    def find_all(self, start: int, end: int) -> Sequence[Place]:
+        """The lines that draw any of text[start:end], in order."""
+        first = int(np.searchsorted(self.lines[:, END], start, side="right"))
+        last = int(np.searchsorted(self.lines[:, START], end, side="left"))
+        return [self.place(row) for row in range(first, last) if self.lines[row, END] > self.lines[row, START]]
 
-    def __init__(self, style: Style) -> None:
-        self.style = style
-        self.atlas = GlyphAtlas(style)
-        self._painter = PagePainter(
-            width=style.width,
-            height=style.height,
-            margin_x=style.px(style.margin_x),
-            margin_y=style.px(style.margin_y),
-            line_height=style.px(style.line_height),
-            first_baseline=self.atlas.first_baseline,
+    def place(self, row: int) -> Place:
+        """Page, number on the page, span and box of line `row` of the layout."""
+        line = self.lines[row]
+        page = int(line[PAGE])
+        first = int(np.searchsorted(self.lines[:, PAGE], page, side="left"))
+        sheet = self._sheet(page)
+        width, height, out_width, out_height = sheet.crop
+        across, down = out_width / width, out_height / height
+        top = int(line[BASELINE]) - self.ascent
+        left = int(line[X]) >> 32
+        box = Box(
+            int(left * across),
+            int(top * down),
+            min(out_width, -int(-max(int(line[RIGHT]), left) * across // 1)),
+            min(out_height, -int(-(top + self.line_height) * down // 1)),
         )
-        self._identity = digest("style/1", RENDERER_VERSION, style.digest_fields(), self.atlas.digest())
+        return Place(page + 1, row - first, int(line[START]), int(line[END]), box)
 
-    @property
-    def rows(self) -> int:
-        """Lines on a full page."""
-        return self._painter.rows
-
-    def layout(self, text: str) -> Layout:
-        """Break `text` into lines. Empty text gives one empty page.
-
-        Raises InputError for a text with surrogate code points, which is not Unicode text.
-        """
-        try:
-            codepoints = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-        except UnicodeEncodeError as error:
-            raise InputError(f"character {error.start} is a lone surrogate (U+{ord(text[error.start]):04X}); give valid Unicode") from None
-        distinct, counts = np.unique(codepoints, return_counts=True)
-        atlas, lacking = self.atlas.cover(c for c in distinct.tolist() if has_ink(c))
-        width = (self.style.width - 2 * self.style.px(self.style.margin_x)) * 64
-        lines = break_lines(atlas, codepoints, width, self.style.tab_width)
-        pages = max(1, -(-len(lines) // self.rows))
-        missing = {int(c): int(n) for c, n in zip(distinct, counts, strict=True) if int(c) in lacking}
-        return Layout(codepoints, lines, Measure(pages, pages * self.style.visual_tokens, len(codepoints), missing))
-
-    def draw(self, layout: Layout) -> Iterator[Page]:
-        """The pages of a layout, one at a time: a long document never has to be in memory whole."""
-        atlas, _ = self.atlas.cover(())
-        for number in range(1, layout.measure.pages + 1):
-            lines = layout.lines[(number - 1) * self.rows : number * self.rows]
-            # An empty text is one blank page: a line of no characters.
-            drawn = lines if len(lines) else np.zeros((1, 2), np.int32)
-            patches = self._painter.paint(atlas, layout.codepoints, drawn, self.style.tab_width)[0]
-            patches.flags.writeable = False
-            yield Page(
-                number=number,
-                width=self.style.width,
-                height=self.style.height,
-                patches=patches,
-                lines=lines,
-                digest=digest("page/1", self._identity, patches.tobytes()),
-            )
-
-    def measure(self, text: str) -> Measure:
-        """Pages, visual tokens and missing glyphs of `text`, exactly what drawing it would give."""
-        return self.layout(text).measure
-
-    def pages(self, text: str) -> Iterator[Page]:
-        """Typeset `text`: layout, then pages as they are drawn."""
-        return self.draw(self.layout(text))
+    def _sheet(self, page: int) -> Sheet:
+        low, high = 0, len(self.stretches)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.stretches[middle].sheets[0].number <= page + 1:
+                low = middle
+            else:
+                high = middle
+        return self.stretches[low].sheets[page + 1 - self.stretches[low].sheets[0].number]

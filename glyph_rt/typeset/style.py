@@ -5,87 +5,207 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from glyph_rt.errors import StyleError
+from glyph_rt.typeset.fonts import find_font
 
-FONTS = Path(__file__).parent / "fonts"
 BLOCK = 28  # px: patch size 14 times spatial merge 2, the side of one visual token
 MAX_SIDE = 28 * 128  # px: Glm4v's image processor takes no more than 9.6 megapixels
+A4 = (595.2755905511812, 841.8897637795277)  # pt
+ALIGNMENTS = ("LEFT", "CENTER", "RIGHT", "JUSTIFY")
+_CHOICES = {"alignment": ALIGNMENTS, "fit": ("trained", "native"), "pagination": ("dense", "stable")}
+_LENGTHS = (
+    "margin_x", "margin_y", "left_indent", "right_indent", "space_before", "space_after", "border_width", "border_padding", "frame_padding",
+)  # fmt: skip
+LINE_BREAK = "<br/>"
+_MARK = re.compile(r'(?:<font color="(#[0-9A-Fa-f]{6})">)?([^<>\n]*?)(?:</font>)?')
+_COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
 
 
 @dataclass(frozen=True)
 class Style:
     """One page style. Lengths are points of 1/72 inch, as in the reference configuration; `dpi` turns them into pixels.
 
-    Raises StyleError when no page can be drawn this way, with the reason.
+    Keys of the reference configuration have its names and its defaults; where it differs between fits, `fit` says how. Raises
+    StyleError when no page can be drawn this way, with the reason.
     """
 
     name: str
-    page_size: tuple[float, float]  # width, height in pt; pixels are rounded to the nearest multiple of 28
-    dpi: int
-    margin_x: float
-    margin_y: float
-    font_path: str  # absolute, or the name of a font that ships with glyph-rt
-    font_size: float  # pt
-    line_height: float  # pt, baseline to baseline
+    font_path: str  # a file, or the name of a font that ships with glyph-rt or is installed (fonts.py)
+    page_size: tuple[float, float] = A4  # width, height in pt
+    dpi: int = 72
+    margin_x: float = 20
+    margin_y: float = 20
+    font_size: float = 9  # pt
+    line_height: float = 0  # pt, baseline to baseline; 0: font-size plus 1
+    font_color: str = "#000000"
+    alignment: str = "JUSTIFY"  # or LEFT, CENTER, RIGHT; right-to-left paragraphs start at the right under LEFT (native)
+    horizontal_scale: float = 1.0  # width of everything drawn
+    first_line_indent: float = 0  # of a paragraph: a source line when native, 30 source lines when trained
+    left_indent: float = 0
+    right_indent: float = 0
+    space_before: float = 0  # a paragraph
+    space_after: float = 0
+    border_width: float = 0  # of a paragraph's box
+    border_padding: float = 0
+    page_bg_color: str = "#FFFFFF"
+    para_bg_color: str = "#FFFFFF"
+    para_border_color: str = "#FFFFFF"
+    auto_crop_width: bool = False  # pages end behind their last inked column
+    auto_crop_last_page: bool = False  # the last page ends below its last inked row
+    newline_markup: str = LINE_BREAK  # or text (`<font color="#FF0000"> \n </font>`) drawn instead of breaking the line
+    # Keys of our own.
+    fallback_fonts: tuple[str, ...] = ()  # tried in order for what font-path lacks; those the box does not have are left out
+    frame_padding: float = 6  # pt inside the margins, as reportlab's Frame adds
     cell_width: int | None = None  # px: every glyph advances by this much (a character grid); None: the font's advances
-    tab_width: int = 4  # columns of one space
+    tab_width: int = 4  # columns of one space, native only: the chain makes a tab a space
+    fit: Literal["trained", "native"] = "trained"  # reproduce the reference chain's pixels, or draw straight at a multiple of 28 px
+    pagination: Literal["dense", "stable"] = "dense"  # fill every page, or break pages where the text says, so that edits stay local
 
     def __post_init__(self) -> None:
-        for field in ("dpi", "font_size", "line_height", "tab_width"):
-            if getattr(self, field) <= 0:
-                raise StyleError(f"style {self.name!r}: {_key(field)} must be above 0, not {getattr(self, field)}")
-        if self.cell_width is not None and self.cell_width < 1:
-            raise StyleError(f"style {self.name!r}: cell-width must be at least 1 px, not {self.cell_width}")
-        if self.margin_x < 0 or self.margin_y < 0:
-            raise StyleError(f"style {self.name!r}: margins must not be negative")
+        if self.line_height == 0:
+            object.__setattr__(self, "line_height", self.font_size + 1)
+        problem = next(self._problems(), None)
+        if problem is not None:
+            raise StyleError(f"style {self.name!r}: {problem}")
+
+    def _problems(self) -> Iterator[str]:
+        yield from self._field_problems()  # before anything is computed from the fields
+        width, height = self.text_box
         if self.line_height < self.font_size:
-            raise StyleError(
-                f"style {self.name!r}: line-height {self.line_height} is below font-size {self.font_size}; lines would overlap"
-            )
-        if max(self.width, self.height) > MAX_SIDE:
-            raise StyleError(f"style {self.name!r}: a page is at most {MAX_SIDE} px wide and high; lower page-size or dpi")
-        if self.width - 2 * self.px(self.margin_x) < self.px(self.font_size):
-            raise StyleError(f"style {self.name!r}: margin-x {self.margin_x} leaves no room for a character")
-        if self.height - 2 * self.px(self.margin_y) < self.px(self.line_height):
-            raise StyleError(f"style {self.name!r}: margin-y {self.margin_y} leaves no room for a line")
+            yield f"line-height {self.line_height} is below font-size {self.font_size}; lines would overlap"
+        if max(self.drawn) > MAX_SIDE or max(self.width, self.height) > MAX_SIDE:
+            yield f"a page is at most {MAX_SIDE} px wide and high; lower page-size, dpi or horizontal-scale"
+        if width - abs(self.first_line_indent) < self.font_size:
+            yield f"margin-x {self.margin_x} and the indents leave no room for a character"
+        if height < self.line_height:
+            yield f"margin-y {self.margin_y} leaves no room for a line"
+        if self.font_color.lower() == self.para_bg_color.lower():
+            yield f"font-color and para-bg-color are both {self.font_color}; nothing could be read"
+        if self.cell_width is not None and self.fit == "trained":
+            yield "cell-width needs fit native: the reference chain has no character grid"
+
+    def _field_problems(self) -> Iterator[str]:
+        for field in ("dpi", "font_size", "line_height", "tab_width", "horizontal_scale"):
+            if not 0 < getattr(self, field) < math.inf:
+                yield f"{_key(field)} must be above 0, not {getattr(self, field)}"
+        for field in _LENGTHS:
+            if not 0 <= getattr(self, field) < math.inf:
+                what = "margins" if field.startswith("margin") else _key(field)
+                yield f"{what} must not be negative"
+        if not all(0 < side < math.inf for side in self.page_size):
+            yield f"page-size must be two lengths above 0, not {self.page_size}"
+        if not -math.inf < self.first_line_indent < math.inf:
+            yield "first-line-indent must be a length"
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in choices:
+                yield f"{field} must be one of {', '.join(choices)}, not {getattr(self, field)!r}"
+        for field in ("font_color", "page_bg_color", "para_bg_color", "para_border_color"):
+            if not _COLOUR.fullmatch(getattr(self, field)):
+                yield f'{_key(field)} must be a colour like "#1A2B3C", not {getattr(self, field)!r}'
+        if self.newline_markup != LINE_BREAK and not (_mark(self.newline_markup) or ("", ""))[1]:
+            yield f"newline-markup must be {LINE_BREAK} or a text, which may have a font color, not {self.newline_markup!r}"
+        if self.cell_width is not None and self.cell_width < 1:
+            yield f"cell-width must be at least 1 px, not {self.cell_width}"
+
+    # -- geometry
 
     def px(self, points: float) -> int:
         """Points to whole pixels at this style's dpi."""
         return round(points * self.dpi / 72)
 
     @property
+    def drawn(self) -> tuple[int, int]:
+        """Width and height in px of the page that is drawn on. Native: multiples of 28. Trained: what poppler makes of the page size."""
+        sides = [side * self.dpi / 72 for side in self.page_size]
+        if self.fit == "native":
+            return max(BLOCK, round(sides[0] * self.horizontal_scale / BLOCK) * BLOCK), max(BLOCK, round(sides[1] / BLOCK) * BLOCK)
+        return math.ceil(sides[0] - 1e-9), math.ceil(sides[1] - 1e-9)
+
+    @property
+    def scaled_width(self) -> int:
+        """px: width of the drawn page after the chain's horizontal-scale, which resizes what it has drawn."""
+        return self.drawn[0] if self.fit == "native" else max(1, int(self.drawn[0] * self.horizontal_scale))
+
+    @property
+    def text_box(self) -> tuple[float, float]:
+        """Width and height in pt of what margins, padding and indents leave for lines."""
+        pad = 2 * self.frame_padding
+        scale = self.dpi / 72
+        # Natively the page is a multiple of 28 px, and the margins stay what they are.
+        page = (self.drawn[0] / scale, self.drawn[1] / scale) if self.fit == "native" else self.page_size
+        width = page[0] - 2 * self.margin_x - pad - self.left_indent - self.right_indent
+        return width, page[1] - 2 * self.margin_y - pad
+
+    def encoder_size(self, width: int, height: int) -> tuple[int, int]:
+        """px: the size at which a page of `width` x `height` px reaches the encoder.
+
+        Natively the next multiples of 28 that hold it. Trained: where Glm4v's image processor resizes it to (its smart_resize).
+        """
+        if self.fit == "native":
+            return -(-width // BLOCK) * BLOCK, -(-height // BLOCK) * BLOCK
+        small = max(BLOCK / width, BLOCK / height)
+        if small > 1:
+            width, height = int(width * small), int(height * small)
+        out = round(width / BLOCK) * BLOCK, round(height / BLOCK) * BLOCK
+        if 2 * out[0] * out[1] < 112 * 112:  # its min_pixels, over two equal frames
+            beta = math.sqrt(112 * 112 / (2 * width * height))
+            out = math.ceil(width * beta / BLOCK) * BLOCK, math.ceil(height * beta / BLOCK) * BLOCK
+        return out
+
+    @property
     def width(self) -> int:
-        """Page width in px, a multiple of 28."""
-        return max(BLOCK, round(self.page_size[0] * self.dpi / 72 / BLOCK) * BLOCK)
+        """Width in px of a whole page as the encoder gets it, a multiple of 28."""
+        return self.encoder_size(self.scaled_width, self.drawn[1])[0]
 
     @property
     def height(self) -> int:
-        """Page height in px, a multiple of 28."""
-        return max(BLOCK, round(self.page_size[1] * self.dpi / 72 / BLOCK) * BLOCK)
+        """Height in px of a whole page as the encoder gets it, a multiple of 28."""
+        return self.encoder_size(self.scaled_width, self.drawn[1])[1]
 
     @property
     def visual_tokens(self) -> int:
-        """Visual tokens of one page."""
+        """Visual tokens of one whole page."""
         return (self.width // BLOCK) * (self.height // BLOCK)
 
+    # -- looks
+
     @property
-    def font_file(self) -> Path:
-        """The font this style draws with. Raises StyleError when the box does not have it."""
-        path = Path(self.font_path)
-        path = path if path.is_absolute() else FONTS / path
-        if not path.is_file():
-            shipped = ", ".join(sorted(p.name for p in FONTS.glob("*.ttf")))
-            raise StyleError(f"style {self.name!r}: no font at {path}; give an absolute font-path or one of: {shipped}")
-        return path
+    def newline_mark(self) -> tuple[str, str] | None:
+        """Text and colour of what is drawn for a line end; None where lines break."""
+        if self.newline_markup == LINE_BREAK:
+            return None
+        colour, text = _mark(self.newline_markup) or ("", "")
+        return text, colour or self.font_color
+
+    @cached_property
+    def font_files(self) -> tuple[Path, ...]:
+        """The fonts this style draws with on this box, the first first. Raises StyleError when the box has no font for font-path."""
+        try:
+            fonts = [find_font(self.font_path)]
+        except StyleError as error:
+            raise StyleError(f"style {self.name!r}: {error}") from None
+        for name in self.fallback_fonts:
+            try:
+                fonts.append(find_font(name))
+            except StyleError:
+                continue  # what it would have drawn is counted and reported as missing
+        return tuple(dict.fromkeys(fonts))
+
+    # -- files
 
     def to_json(self) -> dict[str, Any]:
         """The style under its configuration keys, as `from_json` reads them."""
-        out: dict[str, Any] = {_key(k): v for k, v in dataclasses.asdict(self).items() if v is not None}
-        out["page-size"] = ",".join(f"{side:g}" for side in self.page_size)
+        out: dict[str, Any] = {_key(f.name): getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) is not None}
+        out["page-size"] = ",".join(f"{side:.10g}" for side in self.page_size)
+        out["fallback-fonts"] = list(self.fallback_fonts)
         return out
 
     @classmethod
@@ -94,34 +214,23 @@ class Style:
         if not isinstance(data, dict):
             raise StyleError(f"style {source}: expected a JSON object of style keys")
         fields = {_key(f.name): f for f in dataclasses.fields(cls)}
-        unknown = sorted(set(data) - set(fields))
+        unknown = sorted(set(data) - set(fields), key=str)
         if unknown:
             raise StyleError(f"style {source}: unknown key {unknown[0]!r}; known keys: {', '.join(fields)}")
-        missing = [k for k, f in fields.items() if f.default is dataclasses.MISSING and k not in data and k != "name"]
-        if missing:
-            raise StyleError(f"style {source}: missing key {missing[0]!r}")
-        values = {fields[key].name: _parse(key, value, source) for key, value in data.items()}
+        if "font-path" not in data:
+            raise StyleError(f"style {source}: missing key 'font-path'")
+        values = {fields[key].name: _parse(fields[key], value, source) for key, value in data.items()}
         values.setdefault("name", source)
         return cls(**values)
 
-    @classmethod
-    def load(cls, name_or_file: str) -> Style:
-        """A preset by name, or a style from a JSON file. Raises StyleError naming the presets when it is neither."""
-        if name_or_file in PRESETS:
-            return PRESETS[name_or_file]
-        path = Path(name_or_file)
-        if not path.is_file():
-            raise StyleError(f"no style {name_or_file!r}: give a JSON file or one of: {', '.join(PRESETS)}")
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise StyleError(f"style {path}: not readable as JSON ({error})") from None
-        return cls.from_json(data, path.name)
+    def changed(self, name: str, **fields: Any) -> Style:
+        """This style with some fields changed, under another name."""
+        return dataclasses.replace(self, name=name, **fields)
 
     def digest_fields(self) -> str:
-        """Canonical text of everything that moves a pixel: all keys but the name, and the font's own content."""
-        pixels = {k: v for k, v in self.to_json().items() if k not in ("name", "font-path")}
-        pixels["font-sha256"] = hashlib.sha256(self.font_file.read_bytes()).hexdigest()
+        """Canonical text of everything that moves a pixel: all keys but the name, and the fonts' own content."""
+        pixels = {k: v for k, v in self.to_json().items() if k not in ("name", "font-path", "fallback-fonts")}
+        pixels["fonts-sha256"] = [hashlib.sha256(file.read_bytes()).hexdigest() for file in self.font_files]
         return json.dumps(pixels, sort_keys=True)
 
 
@@ -129,49 +238,35 @@ def _key(field: str) -> str:
     return field.replace("_", "-")
 
 
-def _parse(key: str, value: Any, source: str) -> Any:
-    """One JSON value in the type of its field."""
-    if key == "page-size":
+def _mark(markup: str) -> tuple[str, str] | None:
+    """Colour and text of a newline mark, stripped."""
+    found = _MARK.fullmatch(markup)
+    return ((found[1] or ""), found[2].strip()) if found else None
+
+
+def _parse(field: dataclasses.Field[Any], value: Any, source: str) -> Any:
+    """One JSON value in the type of its field. The annotations are strings here."""
+    key, kind = _key(field.name), str(field.type)
+    if field.name == "page_size":
         parts = value.split(",") if isinstance(value, str) else value
         try:
             width, height = (float(part) for part in parts)
         except (TypeError, ValueError):
             raise StyleError(f'style {source}: page-size must be "width,height" in points, not {value!r}') from None
         return width, height
-    if key in ("name", "font-path"):
+    if field.name == "fallback_fonts":
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            raise StyleError(f"style {source}: {key} must be a list of font files or names, not {value!r}")
+        return tuple(value)
+    if kind == "bool":
+        if not isinstance(value, bool):
+            raise StyleError(f"style {source}: {key} must be true or false, not {value!r}")
+        return value
+    if kind == "str" or kind.startswith("Literal"):
         if not isinstance(value, str):
             raise StyleError(f"style {source}: {key} must be a text, not {value!r}")
-        return value
-    whole = key in ("dpi", "cell-width", "tab-width")
+        return value.upper() if field.name == "alignment" else value
+    whole = kind.startswith("int")
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise StyleError(f"style {source}: {key} must be a{' whole' if whole else ''} number, not {value!r}")
     return value
-
-
-# The embedded reader's own style. 7 x 14 px cells stand on the 14 px patch grid, so that every patch holds two whole
-# characters: the largest single factor in how fast a small model learns to read.
-READER = Style(
-    name="reader",
-    page_size=(280, 140),
-    dpi=72,
-    margin_x=0,
-    margin_y=0,
-    font_path="DejaVuSansMono.ttf",
-    font_size=12,
-    line_height=14,
-    cell_width=7,
-)
-
-# The layout zai-org/Glyph was trained on (its config_en.json), with DejaVu Sans in Verdana's place.
-GLYPH_EN_72 = Style(
-    name="glyph-en-72",
-    page_size=(595, 842),
-    dpi=72,
-    margin_x=16,  # margin-x 10 plus the 6 pt that reportlab's frame pads
-    margin_y=16,
-    font_path="DejaVuSans.ttf",
-    font_size=9,
-    line_height=10,
-)
-
-PRESETS = {style.name: style for style in (READER, GLYPH_EN_72)}

@@ -24,7 +24,8 @@ class VisionEncoder(Protocol):
     def encode(self, patches: NDArray[np.uint8], width: int, height: int) -> Tensor:
         """Ink patches uint8 [pages, patches, 196] of `width` x `height` px pages to fp32 [pages, patches / 4, out_hidden].
 
-        Every page is encoded by itself: its tokens do not depend on the other pages of the batch. Raises NonFiniteError
-        when the tower's output holds NaN or infinity.
+        Pages with colour have 588 bytes a patch. Every page is encoded by itself: its tokens do not depend on the other pages of the
+        batch. Raises NonFiniteError when the tower's output holds NaN or infinity, and EncoderError for pages with colour when this
+        encoder takes grey ones only.
         """
         ...

@@ -13,6 +13,7 @@ from torch import Tensor
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError
 from glyph_rt.vision.torch_encoder import VISION_PREFIX, checked_finite, geometry_cache
+from glyph_rt.vision.tower import PATCH_BYTES
 
 INPUTS = ("patches", "positions", "cos", "sin")
 OUTPUT = "visual_tokens"
@@ -44,6 +45,8 @@ class OnnxEncoder:
         self.out_hidden = int(checkpoint.config.vision_config.out_hidden_size)
 
     def encode(self, patches: NDArray[np.uint8], width: int, height: int) -> Tensor:
+        if patches.shape[-1] != PATCH_BYTES:
+            raise EncoderError("this exported graph takes grey pages only; choose a --style without colour, or --encoder torch")
         geometry = self.geometry(width, height)
         feed = (patches, geometry.positions.numpy(), geometry.cos.numpy(), geometry.sin.numpy())
         (tokens,) = self._session.run([OUTPUT], dict(zip(INPUTS, feed, strict=True)))

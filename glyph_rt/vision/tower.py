@@ -22,20 +22,21 @@ from glyph_rt.errors import ModelError
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 PATCH_BYTES = 196  # one grey patch of 14 x 14 px
+COLOUR_PATCH_BYTES = 3 * PATCH_BYTES  # red, green and blue planes
 
 
 def fold_patch_embedding(kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Conv3d kernel [hidden, 3, 2, 14, 14] and bias to a linear map of ink: weight [hidden, 196], bias [hidden], fp32.
+    """Conv3d kernel [hidden, 3, 2, 14, 14] and bias to a linear map of ink: weight [hidden, 588], bias [hidden], fp32.
 
-    With p = 255 - ink for each channel and frame, sum_ct K_ct (p / 255 - mean_c) / std_c + b is linear in ink. Computed in
-    double precision.
+    With p = 255 - ink for each channel and frame, sum_ct K_ct (p / 255 - mean_c) / std_c + b is linear in ink. Where the channels
+    are equal, their weights add up: [hidden, 196]. Computed in double precision.
     """
     std = torch.tensor(STD, dtype=torch.float64)
     mean = torch.tensor(MEAN, dtype=torch.float64)
     by_channel = kernel.double().sum(2).flatten(2)  # [hidden, 3, 196]
-    grey = (by_channel / std[:, None]).sum(1) / 255
+    weight = by_channel / std[:, None] / 255
     offset = bias.double() - (by_channel * (mean / std)[:, None]).sum((1, 2))
-    return (-grey).float(), (offset + 255 * grey.sum(1)).float()
+    return (-weight.flatten(1)), (offset + 255 * weight.sum((1, 2))).float()
 
 
 class RMSNorm(nn.Module):
@@ -111,7 +112,7 @@ class VisionTower(nn.Module):
     """Ink patches to visual tokens for pages of one size.
 
     forward(patches, positions, cos, sin):
-        patches: uint8 [pages, patches, 196], ink in merge-block order
+        patches: uint8 [pages, patches, 196], or 588 for pages with colour: ink in merge-block order
         positions: [patches, hidden], cos, sin: [patches, head_dim], fp32, from geometry.page_geometry
     returns [pages, patches / 4, out_hidden] in the weights' dtype.
     """
@@ -122,6 +123,7 @@ class VisionTower(nn.Module):
             raise ModelError("the vision tower must have patch size 14, temporal patch size 2 and spatial merge size 2")
         self.config = config
         self.patch = nn.Linear(PATCH_BYTES, config.hidden_size)
+        self.colour_weight = nn.Parameter(torch.empty(config.hidden_size, COLOUR_PATCH_BYTES))  # its bias is the grey one's
         self.post_conv_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.post_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -129,7 +131,8 @@ class VisionTower(nn.Module):
         self.merger = Merger(config)
 
     def forward(self, patches: Tensor, positions: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = self.patch(patches.to(self.patch.weight.dtype))
+        weight = self.patch.weight if patches.shape[-1] == PATCH_BYTES else self.colour_weight
+        x = F.linear(patches.to(weight.dtype), weight, self.patch.bias)
         x = self.post_conv_layernorm(x) + positions.to(x.dtype)
         for block in self.blocks:
             x = block(x, cos, sin)
@@ -150,7 +153,8 @@ def load_tower(config: Any, tensors: Iterable[tuple[str, Tensor]], dtype: torch.
     source = dict(tensors)
     try:
         weight, bias = fold_patch_embedding(source.pop("patch_embed.proj.weight"), source.pop("patch_embed.proj.bias"))
-        state["patch.weight"], state["patch.bias"] = weight, bias
+        state["patch.weight"], state["patch.bias"] = weight.view(-1, 3, PATCH_BYTES).sum(1).float(), bias
+        state["colour_weight"] = weight.float()
         table = source.pop("embeddings.position_embedding.weight").float()
         kernel = source.pop("downsample.weight")
         state["downsample.weight"] = kernel.permute(0, 2, 3, 1).flatten(1)

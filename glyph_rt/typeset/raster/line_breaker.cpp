@@ -1,67 +1,116 @@
-#include "line_breaker.h"
+#include <algorithm>
+
+#include "lines.h"
 
 namespace glyph_rt {
 
-bool is_newline(uint32_t c) { return (c >= 0x0A && c <= 0x0D) || c == 0x85 || c == 0x2028 || c == 0x2029; }
+namespace {
 
-bool is_invisible(uint32_t c) { return c == 0xAD || c == 0x200B || c == 0xFEFF; }
-
-bool is_space(uint32_t c) { return c == ' ' || c == '\t'; }
-
-Pen::Pen(const Atlas& atlas, int32_t tab_columns)
-    : atlas_(atlas), tab_stop_(tab_columns * atlas.advance(atlas.glyph(' '))) {}
-
-int32_t Pen::advance(uint32_t c, int32_t x) const {
-  if (c == '\t') return tab_stop_ - x % tab_stop_;
-  if (is_invisible(c)) return 0;
-  return atlas_.advance(atlas_.glyph(c));
+// Whether a line may be broken between two neighbours that are not spaces.
+bool breakable(uint32_t before, uint32_t after) {
+  return (is_ideographic(before) || is_ideographic(after)) && !cannot_end_line(before) && !cannot_start_line(after);
 }
 
-std::vector<Line> break_lines(const Pen& pen, const uint32_t* text, int32_t length, int32_t width) {
-  std::vector<Line> lines;
-  int32_t start = 0;         // first code point of the current line
-  int32_t x = 0;             // pen position after what has been accepted
-  int32_t word = 0;          // first code point of the word being read
-  int32_t before_word = 0;   // end of the line if it is broken in front of that word (spaces swallowed)
-  bool in_word = false;
-  const auto restart = [&](int32_t at) { start = word = before_word = at; x = 0; in_word = false; };
-
-  int32_t i = 0;
-  while (i < length) {
-    const uint32_t c = text[i];
-    if (is_newline(c)) {
-      lines.push_back({start, i});
-      i += (c == '\r' && i + 1 < length && text[i + 1] == '\n') ? 2 : 1;
-      restart(i);
-      continue;
-    }
-    if (is_space(c)) {
-      if (in_word) { before_word = i; in_word = false; }
-      x += pen.advance(c, x);
-      ++i;
-      continue;
-    }
-    if (!in_word) { word = i; in_word = true; }
-    const int32_t step = pen.advance(c, x);
-    if (x + step <= width || i == start) {  // a line always takes one code point, however narrow the page
-      x += step;
-      ++i;
-      continue;
-    }
-    const bool has_text_before = before_word > start;
-    if (has_text_before) {
-      lines.push_back({start, before_word});
-      i = word;  // the word is measured again on its own line
-    } else if (word > start) {
-      // Only spaces stand before the word. An indent that leaves no room for the word is given up.
-      i = word;
-    } else {
-      lines.push_back({start, i});
-    }
-    restart(i);
+// Width and gaps of [start, end), whose trailing spaces are already off.
+Row measured(const Pen& pen, const Text& text, int64_t start, int64_t end, Ending ending, bool first, bool new_page, bool within) {
+  Row row{start, end, 0, 0, ending, first, ending == Ending::kParagraph, new_page, within, 0};
+  Walk walk(pen, 0);
+  bool inked = false;
+  for (int64_t i = start; i < end; ++i) {
+    const uint32_t s = text.symbols[i];
+    walk.reach(s);
+    row.gaps += s == kFixedSpace || (s == kSpace && inked);
+    if (s == kNewlineMark) row.gaps += inked;  // its trailing space may hang
+    inked = inked || has_ink(s);
+    walk.pass(s);
+    if (has_ink(s) || s == kFixedSpace) row.width = s == kNewlineMark ? walk.x() - pen.atlas().space() : walk.x();
   }
-  if (start < length) lines.push_back({start, length});
-  return lines;
+  return row;
+}
+
+}  // namespace
+
+std::vector<Row> break_native(const Pen& pen, const Text& text, const Composition& c, const Carry& carry, bool complete) {
+  std::vector<Row> rows;
+  const int64_t* next_break = text.breaks;
+  const int64_t* const breaks_end = text.breaks + text.break_count;
+  int64_t start = 0;        // of the current line
+  int64_t opportunity = 0;  // last place where the line may be broken, and
+  int64_t trimmed = 0;      // where it would end then: in front of the spaces before that place
+  int64_t last_ink = 0;     // behind the last symbol that is no space
+  uint32_t before = kSpace; // last code point that is no cluster's continuation
+  Walk walk(pen, 0);
+  bool first = !carry.within_line, new_page = false, within = carry.within_line;
+  Fixed width = 0;
+  const auto restart = [&](int64_t at, bool paragraph) {
+    start = opportunity = trimmed = last_ink = at;
+    before = kSpace;
+    walk = Walk(pen, 0);
+    first = paragraph;
+    new_page = false;
+    width = c.width - (first ? c.first_indent : 0);
+  };
+  restart(0, first);
+  const auto emit = [&](int64_t end, Ending ending) {
+    rows.push_back(measured(pen, text, start, end, ending, first, new_page, within));
+    within = ending != Ending::kParagraph;
+  };
+
+  int64_t i = 0;
+  while (i < text.length) {
+    if (next_break != breaks_end && *next_break <= i) {
+      const bool here = *next_break == i;
+      while (next_break != breaks_end && *next_break <= i) ++next_break;
+      if (here) {
+        const bool inside = i > start;
+        if (inside) emit(last_ink, Ending::kWrap);
+        restart(i, inside ? false : first);
+        new_page = true;
+      }
+    }
+    const uint32_t s = text.symbols[i];
+    if (s == kNewline) {
+      emit(i, Ending::kParagraph);
+      const bool pair = text.codepoints[i] == '\r' && i + 1 < text.length && text.codepoints[i + 1] == '\n';
+      restart(i += pair ? 2 : 1, true);
+      continue;
+    }
+    if (is_space(s)) {
+      walk.pass(s);
+      before = s;
+      ++i;
+      continue;
+    }
+    if (s == kSkip) {  // never decides anything; goes with the cluster before it
+      ++i;
+      if (!is_space(before)) last_ink = i;
+      continue;
+    }
+    if (i > start && (is_space(before) || s == kNewlineMark || before == kNewlineMark || breakable(before, text.codepoints[i]))) {
+      opportunity = i;
+      trimmed = last_ink;
+    }
+    const Fixed x = walk.reach(s);
+    if (x + pen.advance(s, x) <= width || i == start) {  // a line always takes one symbol, however narrow the page
+      walk.pass(s);
+      before = s == kNewlineMark ? s : text.codepoints[i];
+      last_ink = ++i;
+      continue;
+    }
+    if (trimmed > start) {
+      emit(trimmed, Ending::kWrap);
+      i = opportunity;  // the word is measured again on its own line
+    } else if (opportunity > start) {
+      i = opportunity;  // only spaces stand before the word: an indent that leaves no room for it is given up
+      restart(i, first);
+      continue;
+    } else {
+      emit(i, Ending::kWrap);
+    }
+    restart(i, false);
+  }
+  if (complete && start < text.length) emit(text.length, Ending::kParagraph);
+  return rows;
 }
 
 }  // namespace glyph_rt

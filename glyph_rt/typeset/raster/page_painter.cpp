@@ -1,58 +1,132 @@
 #include "page_painter.h"
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 
 namespace glyph_rt {
 
-PagePainter::PagePainter(PageGeometry geometry) : geometry_(geometry) {
-  const auto bad_side = [](int32_t px) { return px <= 0 || px % kBlock != 0 || px > 28 * 1024; };
-  if (bad_side(geometry.width) || bad_side(geometry.height))
-    throw std::invalid_argument("page width and height must be positive multiples of 28 px, at most 28672");
-  if (geometry.line_height < 1) throw std::invalid_argument("line height must be at least 1 px");
-  column_.resize(geometry.width);
-  row_.resize(geometry.height);
-  for (int32_t x = 0; x < geometry.width; ++x)
-    column_[x] = (x / kBlock) * kMerge * kMerge * kPatchBytes + (x / kPatch % kMerge) * kPatchBytes + x % kPatch;
-  const int32_t block_row_bytes = geometry.width / kBlock * kMerge * kMerge * kPatchBytes;
-  for (int32_t y = 0; y < geometry.height; ++y)
-    row_[y] = (y / kBlock) * block_row_bytes + (y / kPatch % kMerge) * kMerge * kPatchBytes + (y % kPatch) * kPatch;
-}
+namespace {
 
-int32_t PagePainter::rows() const {
-  return std::max(0, (geometry_.height - 2 * geometry_.margin_y) / geometry_.line_height);
-}
+bool is_grey(const Ink& ink) { return ink[0] == ink[1] && ink[1] == ink[2]; }
 
-void PagePainter::paint(const Atlas& atlas, const Pen& pen, const uint32_t* text, const Line* lines, int32_t count,
-                        uint8_t* page) const {
-  const int32_t phase_width = kOnePixel / atlas.phases();
-  for (int32_t n = 0; n < count; ++n) {
-    const int32_t baseline = geometry_.margin_y + n * geometry_.line_height + geometry_.first_baseline;
-    int32_t x = 0;
-    for (int32_t i = lines[n].start; i < lines[n].end; ++i) {
-      const uint32_t c = text[i];
-      if (has_ink(c)) {
-        // The pen is quantised down to a phase, as poppler does (quarter pixels when the atlas has four phases).
-        blend(atlas, atlas.bitmap(atlas.glyph(c), x % kOnePixel / phase_width), geometry_.margin_x + x / kOnePixel,
-              baseline, page);
-      }
-      x += pen.advance(c, x);
-    }
+// The left upper width x height px of a plane to patches: `stride` bytes from one patch to the next.
+void to_patches(const Plane& in, int32_t width, int32_t height, uint8_t* out, int64_t stride) {
+  const int32_t blocks = width / kBlock;
+  for (int32_t y = 0; y < height; ++y) {
+    const uint8_t* row = in.row(y);
+    const int64_t first = (static_cast<int64_t>(y / kBlock) * blocks * kMerge + y / kPatch % kMerge) * kMerge;
+    for (int32_t b = 0; b < blocks; ++b)
+      for (int32_t m = 0; m < kMerge; ++m)
+        std::memcpy(out + (first + static_cast<int64_t>(b) * kMerge * kMerge + m) * stride + (y % kPatch) * kPatch,
+                    row + b * kBlock + m * kPatch, kPatch);
   }
 }
 
-void PagePainter::blend(const Atlas& atlas, const GlyphBitmap& bitmap, int32_t x, int32_t baseline,
-                        uint8_t* page) const {
+}  // namespace
+
+// Planes of a page while it is drawn; kept per thread, so that drawing a page allocates nothing.
+struct PagePainter::Canvas {
+  std::array<Plane, 3> planes;
+  Plane scratch, scaled, out[3];
+  std::vector<int32_t> order;
+};
+
+PagePainter::PagePainter(const Look& look) : look_(look) {
+  const auto bad = [](int32_t px) { return px <= 0 || px > 28 * 1024; };
+  if (bad(look.width) || bad(look.height) || bad(look.scaled_width)) throw std::invalid_argument("a page is 1 to 28672 px wide and high");
+  const bool grey = is_grey(look.page) && is_grey(look.paragraph) && is_grey(look.border) && is_grey(look.text[0]) && is_grey(look.text[1]);
+  planes_ = grey ? 1 : 3;
+}
+
+bool PagePainter::paint(const Pen& pen, const Text& text, const Line* lines, int64_t count, const Crop& crop, uint8_t* out) const {
+  thread_local Canvas canvas;
+  for (int32_t p = 0; p < planes_; ++p) {
+    canvas.planes[p].width = look_.width;
+    canvas.planes[p].height = look_.height;
+    canvas.planes[p].pixels.assign(static_cast<size_t>(look_.width) * look_.height, look_.page[p]);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    // Box and text of one paragraph after the other: a box may cover what hangs down from the paragraph above, as in the chain.
+    if (look_.boxes && (lines[i].paragraph & 1)) draw_boxes(canvas, lines, count, i);
+    draw_line(canvas, pen, text, lines[i]);
+  }
+  std::array<const Plane*, 3> done{};
+  for (int32_t p = 0; p < planes_; ++p) {
+    const Plane* plane = &canvas.planes[p];
+    if (look_.scaled_width != look_.width) {
+      resample(*plane, look_.width, look_.height, look_.scaled_width, look_.height, canvas.scratch, canvas.scaled);
+      std::swap(canvas.planes[p], canvas.scaled);
+    }
+    if (crop.width != crop.out_width || crop.height != crop.out_height) {
+      resample(*plane, crop.width, crop.height, crop.out_width, crop.out_height, canvas.scratch, canvas.out[p]);
+      plane = &canvas.out[p];
+    }
+    done[p] = plane;
+  }
+  const bool grey = planes_ == 1 || (done[0]->pixels == done[1]->pixels && done[1]->pixels == done[2]->pixels);
+  const int64_t stride = grey ? kPatchBytes : 3 * kPatchBytes;
+  for (int32_t p = 0; p < (grey ? 1 : planes_); ++p) to_patches(*done[p], crop.out_width, crop.out_height, out + p * kPatchBytes, stride);
+  return grey;
+}
+
+void PagePainter::draw_boxes(Canvas& canvas, const Line* lines, int64_t count, int64_t at) const {
+  int64_t last = at;
+  while (last + 1 < count && !(lines[last].paragraph & 2)) ++last;
+  const auto top = static_cast<int32_t>(lines[at].baseline) - look_.ascent - look_.box_padding;
+  const auto bottom = static_cast<int32_t>(lines[last].baseline) - look_.ascent + look_.line_height + look_.box_padding;
+  const int32_t left = look_.box_left - look_.box_padding, right = look_.box_right + look_.box_padding, w = look_.border_width;
+  fill(canvas, left, top, right, bottom, look_.paragraph);
+  if (w > 0) {  // centred on the edge, as PDF strokes are
+    const int32_t out = w / 2, in = w - out;
+    fill(canvas, left - out, top - out, right + out, top + in, look_.border);
+    fill(canvas, left - out, bottom - in, right + out, bottom + out, look_.border);
+    fill(canvas, left - out, top - out, left + in, bottom + out, look_.border);
+    fill(canvas, right - in, top - out, right + out, bottom + out, look_.border);
+  }
+}
+
+void PagePainter::draw_line(Canvas& canvas, const Pen& pen, const Text& text, const Line& line) const {
+  const Atlas& atlas = pen.atlas();
+  Walk walk(pen, line.stretch);
+  const auto put = [&](int64_t i) {
+    const uint32_t s = text.symbols[i];
+    const Fixed at = line.x + walk.reach(s);
+    if (has_ink(s)) {
+      const int32_t glyph = atlas.glyph(s);
+      blend(canvas, atlas, atlas.bitmap(glyph, at), floor_px(at), static_cast<int32_t>(line.baseline), look_.text[atlas.ink(glyph)]);
+    }
+    walk.pass(s);
+  };
+  if (text.levels == nullptr) {
+    for (int64_t i = line.start; i < line.end; ++i) put(i);
+  } else {
+    visual_order(text, line.start, line.end, canvas.order);
+    for (const int32_t i : canvas.order) put(i);
+  }
+}
+
+void PagePainter::fill(Canvas& canvas, int32_t left, int32_t top, int32_t right, int32_t bottom, const Ink& ink) const {
+  left = std::clamp(left, 0, look_.width);
+  right = std::clamp(right, left, look_.width);
+  for (int32_t y = std::max(0, top); y < std::min(bottom, look_.height); ++y)
+    for (int32_t p = 0; p < planes_; ++p) std::memset(canvas.planes[p].row(y) + left, ink[p], right - left);
+}
+
+void PagePainter::blend(Canvas& canvas, const Atlas& atlas, const GlyphBitmap& bitmap, int32_t x, int32_t baseline, const Ink& ink) const {
   const uint8_t* coverage = atlas.coverage(bitmap);
   const int32_t x0 = x + bitmap.left, y0 = baseline - bitmap.top;
-  const int32_t first_column = std::max(0, -x0), last_column = std::min(bitmap.width, geometry_.width - x0);
-  const int32_t first_row = std::max(0, -y0), last_row = std::min(bitmap.height, geometry_.height - y0);
-  for (int32_t r = first_row; r < last_row; ++r) {
-    uint8_t* row = page + row_[y0 + r];
-    for (int32_t c = first_column; c < last_column; ++c) {
-      const uint32_t alpha = coverage[r * bitmap.width + c];
-      uint8_t& ink = row[column_[x0 + c]];
-      ink = static_cast<uint8_t>(ink + (alpha * (255u - ink) + 127u) / 255u);  // black over what is there
+  const int32_t first_column = std::max(0, -x0), last_column = std::min(bitmap.width, look_.width - x0);
+  const int32_t first_row = std::max(0, -y0), last_row = std::min(bitmap.height, look_.height - y0);
+  for (int32_t p = 0; p < planes_; ++p) {
+    const uint32_t colour = ink[p];
+    for (int32_t r = first_row; r < last_row; ++r) {
+      const uint8_t* from = coverage + static_cast<int64_t>(r) * bitmap.width;
+      uint8_t* to = canvas.planes[p].row(y0 + r) + x0;
+      for (int32_t c = first_column; c < last_column; ++c) {
+        const uint32_t alpha = from[c];
+        to[c] = static_cast<uint8_t>((alpha * colour + (255u - alpha) * to[c] + 127u) / 255u);
+      }
     }
   }
 }
