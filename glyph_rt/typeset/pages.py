@@ -122,6 +122,8 @@ class Layout:
 
     def find_all(self, start: int, end: int) -> Sequence[Place]:
         """The lines that draw any of text[start:end], in order."""
+        if start >= end:
+            return []
         first = int(np.searchsorted(self.lines[:, END], start, side="right"))
         last = int(np.searchsorted(self.lines[:, START], end, side="left"))
         return [self.place(row) for row in range(first, last) if self.lines[row, END] > self.lines[row, START]]

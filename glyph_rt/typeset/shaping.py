@@ -27,6 +27,7 @@ LONGEST = 32  # code points of a cluster; a longer one, such as a letter with 10
 _KEPT = 64  # code points; longer units are shaped anew each time, so that the cache is bounded in bytes too
 _CONTEXT = 5  # code points HarfBuzz looks at on either side of what it shapes
 _MISSING, _NOTHING = -1, -2  # in place of a font: none has the cluster; there is nothing to draw
+_FEATURES = {"kern": False, "liga": False}  # the simple path has neither: a word is as wide in a complex paragraph as elsewhere
 _INVISIBLE = 0xFFFFFF  # glyph id asked of HarfBuzz for what draws nothing; a font has at most 0xFFFF glyphs
 
 _UNITS = regex.compile(r"[\p{Zs}\t]\p{M}*|[^\p{Zs}\t]+")  # a space stands alone, so that words repeat in the cache
@@ -177,7 +178,7 @@ class Shaper:
         buffer.direction, buffer.script, buffer.language = "rtl" if rtl else "ltr", script, "und"
         buffer.flags = hb.BufferFlags.BOT if start == 0 else hb.BufferFlags.DEFAULT
         buffer.invisible_glyph = _INVISIBLE
-        hb.shape(self._fonts[font], buffer)
+        hb.shape(self._fonts[font], buffer, _FEATURES)
         # Glyphs come in visual order, each with the first code point of its cluster.
         scale = self._scales[font]
         pens: dict[int, int] = {start: 0}

@@ -28,10 +28,10 @@ _IDEOGRAPH = re.compile("[\u4e00-\u9fff]")  # what makes the reference chain bre
 
 @dataclass(frozen=True)
 class _Composed:
-    """Whole pages of text[start:end], with everything needed to draw them. Lines count code points from `start`."""
+    """Whole pages of a stretch of a text, with everything needed to draw them. Lines count code points from `start`."""
 
+    text: str  # text[start:end]
     start: int
-    end: int
     symbols: Symbols
     lines: NDArray[np.int64]
     sheets: tuple[Sheet, ...]  # Sheet.first counts lines from 0 here
@@ -80,7 +80,7 @@ class Typesetter:
             table[:, [START, END]] += part.start
             tables.append(table)
             sheets = tuple(Sheet(sheet.number, sheet.first + count, sheet.crop) for sheet in part.sheets)
-            stretches.append(Stretch(part.start, part.end, count, sheets))
+            stretches.append(Stretch(part.start, part.start + len(part.text), count, sheets))
             count += len(table)
         sheets = tuple(sheet for stretch in stretches for sheet in stretch.sheets)
         measure = Measure(len(sheets), sum(sheet.visual_tokens for sheet in sheets), len(text), dict(missing))
@@ -93,9 +93,10 @@ class Typesetter:
             for stretch, after in zip(layout.stretches, (*layout.stretches[1:], None), strict=True):
                 lines = layout.lines[stretch.first_line : None if after is None else after.first_line].copy()
                 lines[:, [START, END]] -= stretch.start
-                symbols = self._symboliser.symbols(layout.text[stretch.start : stretch.end])
+                part = layout.text[stretch.start : stretch.end]
+                symbols = self._symboliser.symbols(part)
                 sheets = tuple(Sheet(s.number, s.first - stretch.first_line, s.crop) for s in stretch.sheets)
-                yield _Composed(stretch.start, stretch.end, symbols, lines, sheets)
+                yield _Composed(part, stretch.start, symbols, lines, sheets)
 
         return self._draw(parts(), threads)
 
@@ -131,7 +132,7 @@ class Typesetter:
                 missing.update(symbols.codepoints[: end - at][symbols.missing[: end - at]].tolist())
             lines[:, PAGE] += page
             sheets = self._sheets(lines, page, pages, complete, set((starts - at).tolist()) if len(starts) else set(), end - at)
-            yield _Composed(at, end, symbols, lines, sheets)
+            yield _Composed(text[at:end], at, symbols, lines, sheets)
             if complete:
                 return
             at, page = end, page + pages
@@ -216,15 +217,16 @@ class Typesetter:
         placed[:, [START, END]] -= first
         placed[:, PAGE] = 0
         levels = b"" if part.symbols.levels is None else part.symbols.levels[first:last].tobytes()
-        text = part.symbols.codepoints[first:last]
-        return digest("page/2", self._identity, str(sheet.crop), placed.tobytes(), text.tobytes(), levels)
+        return digest("page/2", self._identity, str(sheet.crop), placed.tobytes(), part.text[first:last], levels)
 
     # -- the style in the native core's terms
 
     @property
     def _columns(self) -> float:
-        """Characters on a line, roughly: for pagination that must not depend on exact line breaks."""
-        return max(1.0, self.style.text_box[0] * self.style.dpi / 72 / self.atlas.glyph(ord("n")).advance)
+        """Characters on a line, roughly and rather too few, since words leave lines short: for pagination that must not depend on exact
+        line breaks.
+        """
+        return max(1.0, 0.8 * self.style.text_box[0] * self.style.dpi / 72 / self.atlas.glyph(ord("n")).advance)
 
     @property
     def _ascent(self) -> int:

@@ -10,11 +10,10 @@ constexpr uint8_t kVisible = 5;  // levels of 255: the tolerance of the referenc
 }
 
 Atlas::Atlas(const std::vector<uint32_t>& symbols, std::vector<Fixed> advances, std::vector<uint8_t> inks,
-             std::vector<GlyphBitmap> bitmaps, std::vector<uint8_t> coverage, int32_t phases, int32_t missing)
+             std::vector<GlyphBitmap> bitmaps, const std::vector<uint8_t>& coverage, int32_t phases, int32_t missing)
     : advances_(std::move(advances)),
       inks_(std::move(inks)),
       bitmaps_(std::move(bitmaps)),
-      coverage_(std::move(coverage)),
       phases_(phases),
       missing_(missing) {
   const auto glyphs = static_cast<int64_t>(advances_.size());
@@ -27,16 +26,21 @@ Atlas::Atlas(const std::vector<uint32_t>& symbols, std::vector<Fixed> advances, 
     if (advance < 0 || advance > (Fixed{1} << 46)) throw std::invalid_argument("an advance is negative or past 16384 px");
   for (GlyphBitmap& b : bitmaps_) {
     const int64_t bytes = static_cast<int64_t>(b.width) * b.height;
-    if (b.width < 0 || b.height < 0 || b.offset < 0 || b.offset + bytes > static_cast<int64_t>(coverage_.size()))
+    if (b.width < 0 || b.height < 0 || b.offset < 0 || b.offset + bytes > static_cast<int64_t>(coverage.size()))
       throw std::invalid_argument("a bitmap lies outside the coverage buffer");
     b.ink_right = b.left;
     b.ink_bottom = -b.top;
     for (int32_t row = 0; row < b.height; ++row)
       for (int32_t column = 0; column < b.width; ++column)
-        if (coverage_[b.offset + static_cast<int64_t>(row) * b.width + column] > kVisible) {
+        if (coverage[b.offset + static_cast<int64_t>(row) * b.width + column] > kVisible) {
           b.ink_right = std::max(b.ink_right, b.left + column + 1);
           b.ink_bottom = row + 1 - b.top;
         }
+    const uint8_t* from = coverage.data() + b.offset;
+    b.stride = (b.width + kLanes - 1) / kLanes * kLanes;
+    b.offset = static_cast<int64_t>(coverage_.size());
+    coverage_.resize(coverage_.size() + static_cast<size_t>(b.stride) * b.height, 0);
+    for (int32_t row = 0; row < b.height; ++row) std::copy_n(from + static_cast<int64_t>(row) * b.width, b.width, coverage_.begin() + b.offset + static_cast<int64_t>(row) * b.stride);
   }
   for (int64_t i = 0; i < glyphs; ++i) {
     if (symbols[i] >= kSymbols) throw std::invalid_argument("a symbol is past the last one");

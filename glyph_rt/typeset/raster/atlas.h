@@ -15,6 +15,8 @@ namespace glyph_rt {
 using Fixed = int64_t;
 constexpr Fixed kOnePixel = Fixed{1} << 32;
 
+constexpr int32_t kLanes = 8;  // pixels that are blended at a time
+
 inline int32_t floor_px(Fixed x) { return static_cast<int32_t>(x >> 32); }
 
 // One bitmap of one glyph, for one horizontal sub-pixel phase.
@@ -23,7 +25,8 @@ struct GlyphBitmap {
   int32_t top;     // px from the baseline up to the first row
   int32_t width;   // px
   int32_t height;  // px
-  int64_t offset;  // of the first coverage byte
+  int64_t offset;  // of the first coverage byte; rows are `stride` bytes apart
+  int32_t stride;  // width rounded up to kLanes, the rest of a row being 0
   int32_t ink_right;   // px from the pen position to behind the last column that is visibly inked
   int32_t ink_bottom;  // px from the baseline down to below the last row that is
 };
@@ -35,7 +38,7 @@ class Atlas {
   // symbols[i] is drawn by glyph i, in ink `inks[i]` (0: the text's, 1: the newline mark's); bitmaps holds `phases` entries per
   // glyph. `missing` is drawn for every symbol that is not listed. Throws std::invalid_argument when the tables do not fit.
   Atlas(const std::vector<uint32_t>& symbols, std::vector<Fixed> advances, std::vector<uint8_t> inks,
-        std::vector<GlyphBitmap> bitmaps, std::vector<uint8_t> coverage, int32_t phases, int32_t missing);
+        std::vector<GlyphBitmap> bitmaps, const std::vector<uint8_t>& coverage, int32_t phases, int32_t missing);
 
   int32_t glyph(uint32_t symbol) const {
     const auto& page = pages_[symbol >> 8];

@@ -51,7 +51,7 @@ Atlas make_atlas(Vector<uint32_t> symbols, Vector<int64_t> advances, Vector<uint
     throw std::invalid_argument("metrics must be [bitmaps, 4]: left, top, width, height");
   std::vector<GlyphBitmap> bitmaps(offsets.size());
   for (size_t i = 0; i < bitmaps.size(); ++i)
-    bitmaps[i] = {metrics(i, 0), metrics(i, 1), metrics(i, 2), metrics(i, 3), offsets(i), 0, 0};
+    bitmaps[i] = {metrics(i, 0), metrics(i, 1), metrics(i, 2), metrics(i, 3), offsets(i), 0, 0, 0};
   return Atlas(copy(symbols), copy(advances), copy(inks), std::move(bitmaps), copy(coverage), phases, missing);
 }
 
@@ -106,10 +106,12 @@ NewPatches py_resample(Table<uint8_t> pixels, std::array<int32_t, 2> size) {
   const auto height = static_cast<int32_t>(pixels.shape(0)), width = static_cast<int32_t>(pixels.shape(1));
   if (width < 1 || height < 1 || to_width < 1 || to_height < 1 || to_width > 28672 || to_height > 28672)
     throw std::invalid_argument("sides must be 1 to 28672 px");
-  Plane in{width, height, std::vector<uint8_t>(pixels.data(), pixels.data() + pixels.size())}, scratch, out;
+  Plane in, scratch, out;
+  in.shape(width, height);
+  for (int32_t y = 0; y < height; ++y) std::memcpy(in.row(y), &pixels(y, 0), width);
   resample(in, width, height, to_width, to_height, scratch, out);
-  auto* data = new uint8_t[out.pixels.size()];
-  std::memcpy(data, out.pixels.data(), out.pixels.size());
+  auto* data = new uint8_t[static_cast<size_t>(to_width) * to_height];
+  for (int32_t y = 0; y < to_height; ++y) std::memcpy(data + static_cast<int64_t>(y) * to_width, out.row(y), to_width);
   nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
   return NewPatches(data, {static_cast<size_t>(to_height), static_cast<size_t>(to_width)}, owner);
 }

@@ -18,6 +18,7 @@ namespace glyph_rt {
 
 namespace {
 
+constexpr int32_t kFew = 5;  // taps of a scale near 1, which is the common case: written out, so that sums stay in registers
 constexpr int kBits = 32 - 8 - 2;  // fractional bits of a weight, as in Pillow's Resample.c
 
 // Output i is the sum over k of weights[k][i] * input[first[i] + k]. Weights are stored tap by tap, so that neighbours in the output
@@ -39,14 +40,16 @@ double bicubic(double x) {
 Taps make_taps(int32_t in, int32_t out) {
   const double scale = static_cast<double>(in) / out, stretch = std::max(scale, 1.0), support = 2.0 * stretch;
   Taps taps;
-  taps.count = std::min(in, static_cast<int32_t>(std::ceil(support)) * 2 + 1);
+  const auto low_of = [&](int32_t i) { return std::max(0, static_cast<int32_t>((i + 0.5) * scale - support + 0.5)); };
+  const auto high_of = [&](int32_t i) { return std::min(in, static_cast<int32_t>((i + 0.5) * scale + support + 0.5)); };
+  taps.count = std::min(in, kFew);
+  for (int32_t i = 0; i < out; ++i) taps.count = std::max(taps.count, high_of(i) - low_of(i));
   taps.first.resize(out);
   taps.weights.assign(static_cast<size_t>(taps.count) * out, 0);
   std::vector<double> weight;
   for (int32_t i = 0; i < out; ++i) {
     const double center = (i + 0.5) * scale;
-    const int32_t low = std::max(0, static_cast<int32_t>(center - support + 0.5));
-    const int32_t high = std::min(in, static_cast<int32_t>(center + support + 0.5));
+    const int32_t low = low_of(i), high = high_of(i);
     weight.assign(high - low, 0);
     double sum = 0;
     for (int32_t k = 0; k < high - low; ++k) sum += weight[k] = bicubic((k + low - center + 0.5) / stretch);
@@ -70,22 +73,42 @@ std::shared_ptr<const Taps> taps_for(int32_t in, int32_t out) {
   return taps;
 }
 
-// sums[i] += weights[i] * source[i]
-GLYPH_RT_VECTORISED
-void accumulate(int32_t* __restrict sums, const int32_t* __restrict weights, const uint8_t* __restrict source, int32_t count) {
-  for (int32_t i = 0; i < count; ++i) sums[i] += weights[i] * source[i];
+constexpr int32_t kHalf = 1 << (kBits - 1);
+
+inline uint8_t clip(int32_t sum) {
+  const int32_t value = sum >> kBits;
+  return static_cast<uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
 }
 
+// out[i] = sum over k of weights[k * step + i] * source[i + k], for i < count
 GLYPH_RT_VECTORISED
-void accumulate(int32_t* __restrict sums, int32_t weight, const uint8_t* __restrict source, int32_t count) {
-  for (int32_t i = 0; i < count; ++i) sums[i] += weight * source[i];
+void across_few(uint8_t* __restrict out, const uint8_t* __restrict source, const int32_t* __restrict weights, int64_t step, int32_t count) {
+  const int32_t *w0 = weights, *w1 = w0 + step, *w2 = w1 + step, *w3 = w2 + step, *w4 = w3 + step;
+  for (int32_t i = 0; i < count; ++i)
+    out[i] = clip(kHalf + w0[i] * source[i] + w1[i] * source[i + 1] + w2[i] * source[i + 2] + w3[i] * source[i + 3] + w4[i] * source[i + 4]);
 }
 
-GLYPH_RT_VECTORISED
-void store(uint8_t* __restrict out, const int32_t* __restrict sums, int32_t count) {
+void across_many(uint8_t* out, const uint8_t* source, const int32_t* weights, int64_t step, int32_t taps, int32_t count) {
   for (int32_t i = 0; i < count; ++i) {
-    const int32_t value = sums[i] >> kBits;
-    out[i] = static_cast<uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
+    int32_t sum = kHalf;
+    for (int32_t k = 0; k < taps; ++k) sum += weights[k * step + i] * source[i + k];
+    out[i] = clip(sum);
+  }
+}
+
+// out[i] = sum over k of weights[k] * rows[k][i], for i < count
+GLYPH_RT_VECTORISED
+void down_few(uint8_t* __restrict out, const uint8_t* const* rows, const int32_t* weights, int32_t count) {
+  const uint8_t *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3], *r4 = rows[4];
+  const int32_t w0 = weights[0], w1 = weights[1], w2 = weights[2], w3 = weights[3], w4 = weights[4];
+  for (int32_t i = 0; i < count; ++i) out[i] = clip(kHalf + w0 * r0[i] + w1 * r1[i] + w2 * r2[i] + w3 * r3[i] + w4 * r4[i]);
+}
+
+void down_many(uint8_t* out, const uint8_t* const* rows, const int32_t* weights, int32_t taps, int32_t count) {
+  for (int32_t i = 0; i < count; ++i) {
+    int32_t sum = kHalf;
+    for (int32_t k = 0; k < taps; ++k) sum += weights[k] * rows[k][i];
+    out[i] = clip(sum);
   }
 }
 
@@ -95,45 +118,43 @@ bool blank(const uint8_t* row, int32_t width) {
 
 void across(const Plane& in, int32_t width, int32_t height, int32_t to_width, Plane& out) {
   const auto taps = taps_for(width, to_width);
-  out.width = to_width;
-  out.height = height;
-  out.pixels.resize(static_cast<size_t>(to_width) * height);
-  std::vector<int32_t> sums(to_width);
+  out.shape(to_width, height);
   for (int32_t y = 0; y < height; ++y) {
     const uint8_t* source = in.row(y);
     if (blank(source, width)) {
       std::memset(out.row(y), 0, to_width);
       continue;
     }
-    std::fill(sums.begin(), sums.end(), 1 << (kBits - 1));
     // Where the input advances in step with the output, a tap is a shifted row; there are few steps when the scale is near 1.
     for (int32_t start = 0; start < to_width;) {
       const int32_t shift = taps->first[start] - start;
       int32_t stop = start + 1;
       while (stop < to_width && taps->first[stop] - stop == shift) ++stop;
-      for (int32_t k = 0; k < taps->count; ++k)
-        accumulate(sums.data() + start, taps->weights.data() + static_cast<size_t>(k) * to_width + start, source + start + shift + k, stop - start);
+      const int32_t* weights = taps->weights.data() + start;
+      if (taps->count == kFew) across_few(out.row(y) + start, source + start + shift, weights, to_width, stop - start);
+      else across_many(out.row(y) + start, source + start + shift, weights, to_width, taps->count, stop - start);
       start = stop;
     }
-    store(out.row(y), sums.data(), to_width);
   }
 }
 
 void down(const Plane& in, int32_t to_height, Plane& out) {
   const auto taps = taps_for(in.height, to_height);
-  out.width = in.width;
-  out.height = to_height;
-  out.pixels.resize(static_cast<size_t>(in.width) * to_height);
+  out.shape(in.width, to_height);
   std::vector<char> is_blank(in.height);
   for (int32_t y = 0; y < in.height; ++y) is_blank[y] = blank(in.row(y), in.width);
-  std::vector<int32_t> sums(in.width);
+  std::vector<const uint8_t*> rows(taps->count);
+  std::vector<int32_t> weights(taps->count);
   for (int32_t y = 0; y < to_height; ++y) {
-    std::fill(sums.begin(), sums.end(), 1 << (kBits - 1));
+    bool inked = false;
     for (int32_t k = 0; k < taps->count; ++k) {
-      const int32_t weight = taps->weights[static_cast<size_t>(k) * to_height + y], from = taps->first[y] + k;
-      if (weight != 0 && !is_blank[from]) accumulate(sums.data(), weight, in.row(from), in.width);
+      weights[k] = taps->weights[static_cast<size_t>(k) * to_height + y];
+      rows[k] = in.row(taps->first[y] + k);
+      inked = inked || (weights[k] != 0 && !is_blank[taps->first[y] + k]);
     }
-    store(out.row(y), sums.data(), in.width);
+    if (!inked) std::memset(out.row(y), 0, in.width);
+    else if (taps->count == kFew) down_few(out.row(y), rows.data(), weights.data(), in.width);
+    else down_many(out.row(y), rows.data(), weights.data(), taps->count, in.width);
   }
 }
 

@@ -18,6 +18,9 @@ constexpr uint32_t kShaped = 0x110010;
 constexpr uint32_t kSymbols = 0x130000;       // all symbols are below
 
 inline bool is_space(uint32_t s) { return s == kSpace || s == kTab; }
-inline bool has_ink(uint32_t s) { return !is_space(s) && s != kNewline && s != kSkip && s != kFixedSpace; }
+inline bool has_ink(uint32_t s) {
+  if (s > kSpace && s < kSkip) return true;
+  return !is_space(s) && s != kNewline && s != kSkip && s != kFixedSpace;
+}
 
 }  // namespace glyph_rt
