@@ -83,7 +83,7 @@ def test_seeded_answers_repeat(run: Run, note: Path, random_model: Path) -> None
 def test_render_says_what_it_will_draw_and_draws_it(run: Run, note: Path, random_model: Path, tmp_path: Path) -> None:
     code, out, _ = run("render", note, "--out", tmp_path / "pages", "--model", random_model)
     assert code == 0
-    assert out.startswith("2 pages of 280 x 140 px, 100 visual tokens, compression ")
+    assert out.startswith("2 pages of at most 280 x 140 px, 100 visual tokens, compression ")
     files = sorted((tmp_path / "pages").iterdir())
     assert [file.name for file in files] == ["page-0001.png", "page-0002.png"]
     image = Image.open(files[0])

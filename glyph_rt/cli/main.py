@@ -29,7 +29,10 @@ ModelOption = Annotated[
     Path | None, typer.Option("--model", metavar="DIR", help="Model directory in Hugging Face layout. Default: the embedded reader.")
 ]
 StyleOption = Annotated[
-    str | None, typer.Option("--style", metavar="NAME|FILE", help="Page style: a preset or a JSON file. Default: the model's own.")
+    str | None,
+    typer.Option(
+        "--style", metavar="NAME|FILE", help="Page style: a preset, theme or mode, joined by +, or a JSON file. Default: the model's own."
+    ),
 ]
 TextBytesOption = Annotated[str, typer.Option("--text-bytes", metavar="SIZE", help="Largest text to take on.")]
 

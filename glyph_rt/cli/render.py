@@ -26,8 +26,11 @@ def run(file: str, out: Path, model: Path | None, style: str | None, text_bytes:
     layout = typesetter.layout(text)
     measure = layout.measure
     text_tokens = PromptTemplate(checkpoint).count(text)
+    fonts = ", ".join(font.name for font in typesetter.style.font_files)
+    wanted = Path(typesetter.style.font_path).name
+    print(f"drawn in {fonts}" + ("" if typesetter.style.font_files[0].name == wanted else f"; this box has no {wanted}"), file=sys.stderr)
     print(
-        f"{measure.pages} pages of {typesetter.style.width} x {typesetter.style.height} px, {measure.visual_tokens} visual tokens, "
+        f"{measure.pages} pages of at most {typesetter.style.width} x {typesetter.style.height} px, {measure.visual_tokens} visual tokens, "
         f"compression {text_tokens / measure.visual_tokens:.2f} ({text_tokens} text tokens, "
         f"{measure.characters / measure.visual_tokens:.2f} characters per visual token)",
         flush=True,

@@ -72,9 +72,9 @@ class Composer {
         continue;
       }
       used_ += before;
-      end = i + static_cast<size_t>(std::max<int64_t>(1, fit - blank));
+      end = i + static_cast<size_t>(std::max<int64_t>(1, fit) - blank);  // at least one row a page, were it the empty one
       piece(i, end);
-      blank_row_ = rows_[end - 1].ending == Ending::kBreak;
+      blank_row_ = end > i && rows_[end - 1].ending == Ending::kBreak;
       i = end;
       finish(i);
       after = 0;
@@ -87,7 +87,7 @@ class Composer {
     // that a baseline which is a whole number of pixels may come out one higher.
     double height = static_cast<double>((blank_row_ ? 1 : 0) + end - i) * c_.line_height;
     // An empty row in front of a page break is lost when reportlab wraps the first half anew.
-    if (rows_[end - 1].ending == Ending::kBreak && !rows_[end - 1].last && rows_[end - 1].start == rows_[end - 1].end) height -= c_.line_height;
+    if (end > i && rows_[end - 1].ending == Ending::kBreak && !rows_[end - 1].last && rows_[end - 1].start == rows_[end - 1].end) height -= c_.line_height;
     const double lower = c_.page_height - c_.top - used_ - height;
     const double origin = lower * -c_.scale + c_.scale * c_.page_height;
     double y = height - c_.ascent;

@@ -144,7 +144,7 @@ class Breaker {
     int64_t from = i;
     for (; i < stop; ++i) {
       const Fixed step = pen_.advance(text_.symbols[i], 0);
-      if (used + step > width() && (piece > 0 || step <= c_.width)) {
+      if (text_.symbols[i] != kSkip && used + step > width() && (piece > 0 || step <= c_.width)) {
         const bool joined = from == begin && count > 0;
         const bool taken = i > from;
         if (joined) {
