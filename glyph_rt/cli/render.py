@@ -26,9 +26,6 @@ def run(file: str, out: Path, model: Path | None, style: str | None, text_bytes:
     layout = typesetter.layout(text)
     measure = layout.measure
     text_tokens = PromptTemplate(checkpoint).count(text)
-    fonts = ", ".join(font.name for font in typesetter.style.font_files)
-    wanted = Path(typesetter.style.font_path).name
-    print(f"drawn in {fonts}" + ("" if typesetter.style.font_files[0].name == wanted else f"; this box has no {wanted}"), file=sys.stderr)
     print(
         f"{measure.pages} pages of at most {typesetter.style.width} x {typesetter.style.height} px, {measure.visual_tokens} visual tokens, "
         f"compression {text_tokens / measure.visual_tokens:.2f} ({text_tokens} text tokens, "
@@ -47,4 +44,7 @@ def run(file: str, out: Path, model: Path | None, style: str | None, text_bytes:
                     progress(Progress("draw", page.number, measure.pages))
     except OSError as error:
         raise InputError(f"pages cannot be written to {out} ({error.strerror}); choose another --out") from None
+    fonts = ", ".join(font.name for font in typesetter.style.font_files)
+    wanted = Path(typesetter.style.font_path).name
+    print(f"drawn in {fonts}" + ("" if typesetter.style.font_files[0].name == wanted else f"; this box has no {wanted}"), file=sys.stderr)
     print(out)
