@@ -258,6 +258,17 @@ def test_a_model_without_a_style_gets_glyphs_layout(random_model: Path, tmp_path
         assert np.isfinite(question_logits(document, "Weight?").numpy()).all()
 
 
+@pytest.mark.parametrize("style", ["glyph-en-72", "reader+dark", "web"])
+def test_pages_of_several_sizes_and_colours_answer_as_transformers_does(random_model: Path, tmp_path: Path, style: str) -> None:
+    """Cropped pages differ in size, themes have colour: batches are made of equal neighbours, and positions follow each page."""
+    text = "short\n" * 170 + TEXT
+    with Runtime.open(random_model, style=style, store=tmp_path, encoder="torch") as runtime, runtime.read(text) as document:
+        sizes = {(page.width, page.height) for page in runtime.typesetter.pages(text)}
+        assert len(sizes) > 1 or style != "glyph-en-72"
+        stock = StockModel(runtime, text)
+        torch.testing.assert_close(question_logits(document, QUESTIONS[0]), stock.logits(QUESTIONS[0]), atol=1e-4, rtol=0)
+
+
 def test_sharded_checkpoints_load_like_single_files(random_model: Path, tmp_path: Path) -> None:
     import shutil
 

@@ -23,8 +23,8 @@ from tests.conftest import TEXT, processor_inputs
 SIZES = [(280, 140), (56, 28), (28, 28), (588, 840)]
 
 
-def pages_of(width: int, height: int, count: int) -> list[Page]:
-    style = Style.from_json(PRESETS["reader"].to_json() | {"page-size": f"{width},{height}"}, "test")
+def pages_of(width: int, height: int, count: int, colour: str = "#000000") -> list[Page]:
+    style = Style.from_json(PRESETS["reader"].to_json() | {"page-size": f"{width},{height}", "font-color": colour}, "test")
     return list(Typesetter(style).pages(TEXT * 60))[:count]
 
 
@@ -50,14 +50,16 @@ def probe() -> ProbePage:
     return ProbePage(page.patches[None].copy(), 280, 140)
 
 
+@pytest.mark.parametrize("colour", ["#000000", "#B01030"])
 @pytest.mark.parametrize(("width", "height"), SIZES)
-def test_the_folded_tower_equals_transformers(checkpoint: Checkpoint, width: int, height: int) -> None:
+def test_the_folded_tower_equals_transformers(checkpoint: Checkpoint, width: int, height: int, colour: str) -> None:
     """From the PNG a person sees, through transformers' processor and vision model, to the same visual tokens.
 
     The reference runs in fp64: in fp32, its sum over 1,176 normalised pixels is further from the truth than the folded sum.
     """
     reference = Glm4vForConditionalGeneration.from_pretrained(checkpoint.path, dtype=torch.float64).eval()
-    pages = pages_of(width, height, 2)
+    pages = pages_of(width, height, 2, colour)
+    assert pages[0].patches.shape[1] == (196 if colour == "#000000" else 588)
     pixel_values, grid = processor_inputs([page.pixels() for page in pages])
     with torch.inference_mode():
         expected = reference.model.visual(pixel_values.double(), grid_thw=grid).pooler_output.float()
@@ -73,6 +75,12 @@ def test_one_graph_serves_every_size_and_count(checkpoint: Checkpoint, store: Pa
     expected = TorchEncoder(checkpoint).encode(pages, width, height)
     found = OnnxEncoder(checkpoint, onnx_path(checkpoint, store)).encode(pages, width, height)
     assert_agree(found, expected)
+
+
+def test_an_exported_graph_says_that_it_takes_grey_pages_only(checkpoint: Checkpoint, store: Path) -> None:
+    pages = stacked(pages_of(280, 140, 1, "#B01030"))
+    with pytest.raises(EncoderError, match="grey pages only"):
+        OnnxEncoder(checkpoint, onnx_path(checkpoint, store)).encode(pages, 280, 140)
 
 
 def test_a_page_is_encoded_alike_alone_and_in_a_batch(checkpoint: Checkpoint) -> None:
