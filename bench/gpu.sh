@@ -3,8 +3,8 @@
 #
 #   bash bench/gpu.sh            # writes $OUT/gpu.json, or ./gpu.json where OUT is unset
 #
-# Needs a Python with torch (CUDA), transformers, numpy, nanobind and freetype-py, and cmake and a C++ compiler. Packages
-# carried as wheels in .whl/ are put on the path first.
+# Needs a Python with torch (CUDA), transformers, numpy, nanobind, freetype-py, uharfbuzz and python-bidi, and cmake and a C++ compiler.
+# Packages carried as wheels in .whl/ are put on the path first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}

@@ -76,6 +76,11 @@ class Measure:
     characters: int  # code points of the text
     missing: dict[int, int]  # code point -> how often no font has it; each is drawn as a box
 
+    @property
+    def characters_per_visual_token(self) -> float:
+        """Density that no tokenizer can flatter."""
+        return self.characters / self.visual_tokens
+
 
 @dataclass(frozen=True)
 class Sheet:
