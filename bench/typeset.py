@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import ctypes.util
-import inspect
 import json
 import statistics
 import subprocess
@@ -37,7 +36,6 @@ from glyph_rt.typeset import Style, Typesetter
 PAGE = (595, 842)  # px of a page that Pillow and Pango draw
 LEFT, BASELINE, LEADING, SIZE = 16, 25, 10, 9  # px at 72 dpi: the layout of glyph-en-72
 GOALS = {"chain": "200 on prose", "pango": "10", "ours-2": "1 / 1.8 = 0.56", "pages/s": "2,000"}
-THREADS = "threads" in inspect.signature(Typesetter.pages).parameters
 
 Pages = list[list[str]]  # the lines of every page
 
@@ -137,13 +135,15 @@ Side = Callable[[str, Pages], tuple[int, float]]  # draws a text or the lines of
 
 def contenders(style: Style, font: Path) -> tuple[dict[str, Side], dict[str, str]]:
     """What can run here by name, and why the rest cannot."""
-    one, two = Typesetter(style), Typesetter(style)  # not one for both: the second would find the first one's pages in its cache
-    sides: dict[str, Side] = {"ours": lambda text, _: (draw(one, text, 1), 0.0), "pillow": pillow(font)}
+    ours, native = Typesetter(style), Typesetter(style.changed("native", fit="native"))  # as trained; and drawn sharp, without resampling
+    sides: dict[str, Side] = {
+        "ours": lambda text, _: (draw(ours, text, 1), 0.0),
+        "ours-2": lambda text, _: (draw(ours, text, 2), 0.0),
+        "native": lambda text, _: (draw(native, text, 1), 0.0),
+        "native-2": lambda text, _: (draw(native, text, 2), 0.0),
+        "pillow": pillow(font),
+    }
     absent: dict[str, str] = {}
-    if THREADS:
-        sides["ours-2"] = lambda text, _: (draw(two, text, 2), 0.0)
-    else:
-        absent["ours-2"] = "Typesetter.pages takes no threads"
     reason = reference_chain.missing()
     if reason:
         absent["chain"] = reason
@@ -164,8 +164,7 @@ def contenders(style: Style, font: Path) -> tuple[dict[str, Side], dict[str, str
 
 def draw(typesetter: Typesetter, text: str, threads: int) -> int:
     """Draw all pages, keep none; how many there were."""
-    pages = typesetter.pages(text, threads=threads) if THREADS else typesetter.pages(text)
-    return sum(1 for _ in pages)
+    return sum(1 for _ in typesetter.pages(text, threads=threads))
 
 
 def lines_of(typesetter: Typesetter, text: str) -> tuple[Pages, int]:

@@ -48,10 +48,11 @@ class Draft:
 
 
 class Writer:
-    """Writes documents from one vocabulary and one seed."""
+    """Writes documents from one vocabulary and one seed. The share `mentions` of keys also stands in a sentence, where no value follows."""
 
-    def __init__(self, vocabulary: Vocabulary, seed: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, seed: int, mentions: float = 0.0) -> None:
         self.vocabulary = vocabulary
+        self.mentions = mentions
         self.rng = random.Random(seed)
         self._pool: list[str] = []  # words a document repeats: real text does, and copying by content must survive it
 
@@ -153,6 +154,13 @@ class Writer:
             taken = {fact.key.lower() for fact in draft.facts}
             if not value or any(key.lower() in other or other in key.lower() for other in taken):
                 return
+            mention, before = "", False
+            if self.mentions and rng.random() < self.mentions:
+                article = rng.choice(("The", "This", "Each", "No", "Any", "For the", "Of the"))
+                shown = key.lower() if rng.random() < 0.8 else key
+                mention = f"{article} {shown} {self.word()} {rng.choice(FUNCTION_WORDS)} {self.word()}.\n"
+                before = rng.random() < 0.6
+            draft.text += mention if before else ""
             place = rng.random()
             if place < 0.78:
                 draft.add_fact("", key, rng.choice((": ", ": ", ": ", ": ", ": ", ":  ", " = ")), value)
@@ -162,7 +170,7 @@ class Writer:
             else:
                 draft.add_fact(f"{rng.choice(FUNCTION_WORDS).capitalize()} {self.word()} ", key, ": ", value)
                 draft.text += rng.choice(("", "", ".", f", {self.word()}"))
-            draft.text += "\n"
+            draft.text += "\n" + ("" if before else mention)
             return
         draw = rng.random()
         if draw < 0.62:

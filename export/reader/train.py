@@ -264,7 +264,7 @@ class _Prefetcher:
     """Makes batches on another thread, a few ahead."""
 
     def __init__(self, typesetter: Typesetter, stage: Stage, seed: int) -> None:
-        self._maker = SampleMaker(typesetter, Writer(TRAINING, seed))
+        self._maker = SampleMaker(typesetter, Writer(TRAINING, seed, mentions=0.25))
         self._stage = stage
         self._queue: queue.Queue[Batch | BaseException] = queue.Queue(3)
         self._closed = threading.Event()

@@ -32,10 +32,10 @@ std::vector<T> copy(const Vector<T>& a) {
   return std::vector<T>(a.data(), a.data() + a.size());
 }
 
-void check_symbols(const Vector<uint32_t>& symbols) {
-  if (symbols.size() > INT32_MAX) throw std::invalid_argument("a call takes at most 2^31 - 1 symbols");
+void check_symbols(const uint32_t* symbols, size_t count) {
+  if (count > INT32_MAX) throw std::invalid_argument("a call takes at most 2^31 - 1 symbols");
   uint32_t highest = 0;
-  for (size_t i = 0; i < symbols.size(); ++i) highest = std::max(highest, symbols(i));
+  for (size_t i = 0; i < count; ++i) highest = std::max(highest, symbols[i]);
   if (highest >= kSymbols) throw std::invalid_argument("a symbol is past the last one");
 }
 
@@ -58,7 +58,7 @@ Atlas make_atlas(Vector<uint32_t> symbols, Vector<int64_t> advances, Vector<uint
 std::tuple<NewLines, int64_t, int64_t, Carry> py_compose(const Atlas& atlas, Vector<uint32_t> codepoints, Vector<uint32_t> symbols,
                                                          Levels levels, Vector<int64_t> breaks, const Composition& composition,
                                                          const Carry& carry, bool complete) {
-  check_symbols(symbols);
+  check_symbols(symbols.data(), symbols.size());
   if (codepoints.size() != symbols.size()) throw std::invalid_argument("one symbol per code point");
   const Text text{codepoints.data(), symbols.data(), checked_levels(levels, symbols.size()), static_cast<int64_t>(symbols.size()),
                   breaks.data(), static_cast<int64_t>(breaks.size())};
@@ -78,11 +78,12 @@ std::tuple<NewLines, int64_t, int64_t, Carry> py_compose(const Atlas& atlas, Vec
 
 std::tuple<NewPatches, bool> py_paint(const PagePainter& painter, const Atlas& atlas, Vector<uint32_t> symbols, Levels levels,
                                       Table<int64_t> lines, int32_t tab_columns, std::array<int32_t, 4> crop) {
-  check_symbols(symbols);
   if (lines.shape(1) != 9) throw std::invalid_argument("lines must be [lines, 9]");
-  for (size_t i = 0; i < lines.shape(0); ++i)
+  for (size_t i = 0; i < lines.shape(0); ++i) {
     if (lines(i, 0) < 0 || lines(i, 1) < lines(i, 0) || lines(i, 1) > static_cast<int64_t>(symbols.size()))
       throw std::invalid_argument("a line lies outside the text");
+    check_symbols(symbols.data() + lines(i, 0), static_cast<size_t>(lines(i, 1) - lines(i, 0)));
+  }
   const auto [width, height, out_width, out_height] = crop;
   if (width < 1 || height < 1 || width > painter.look().scaled_width || height > painter.look().height)
     throw std::invalid_argument("the crop must lie on the page");

@@ -101,6 +101,7 @@ void visual_order(const Text& text, int64_t start, int64_t end, std::vector<int3
 
 bool is_ideographic(uint32_t codepoint);
 bool cannot_start_line(uint32_t codepoint);
+bool cannot_start_line_in_chain(uint32_t codepoint);
 bool cannot_end_line(uint32_t codepoint);
 
 constexpr int32_t kBatch = 30;  // source lines in a paragraph of the reference chain

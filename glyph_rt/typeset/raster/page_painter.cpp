@@ -150,13 +150,14 @@ void PagePainter::blend(Canvas& canvas, const Atlas& atlas, const GlyphBitmap& b
   const int32_t first_column = std::max(0, -x0), last_column = std::min(bitmap.width, look_.width - x0);
   const int32_t first_row = std::max(0, -y0), last_row = std::min(bitmap.height, look_.height - y0);
   for (int32_t p = 0; p < planes_; ++p) {
+    const uint8_t level = ink[p];  // a copy, which pixels written below cannot alias
     for (int32_t r = first_row; r < last_row; ++r) {
       const uint8_t* from = coverage + static_cast<int64_t>(r) * bitmap.stride;
       uint8_t* to = canvas.planes[p].row(y0 + r) + x0;
       if (first_column == 0 && last_column == bitmap.width) {  // whole vectors may run over into the slack behind the row
-        for (int32_t c = 0; c < bitmap.stride; c += kLanes) blend_lanes(to + c, from + c, ink[p]);
+        for (int32_t c = 0; c < bitmap.stride; c += kLanes) blend_lanes(to + c, from + c, level);
       } else {
-        for (int32_t c = first_column; c < last_column; ++c) to[c] = blended(to[c], from[c], ink[p]);
+        for (int32_t c = first_column; c < last_column; ++c) to[c] = blended(to[c], from[c], level);
       }
     }
   }

@@ -27,6 +27,7 @@ struct Taps {
   int32_t count = 0;
   std::vector<int32_t> first;
   std::vector<int32_t> weights;  // [count, outputs]
+  std::vector<int32_t> runs;     // where runs of outputs start whose inputs advance in step with them; behind the last, the end
 };
 
 double bicubic(double x) {
@@ -60,6 +61,9 @@ Taps make_taps(int32_t in, int32_t out) {
       taps.weights[static_cast<size_t>(low - taps.first[i] + k) * out + i] = static_cast<int32_t>(fixed < 0 ? fixed - 0.5 : fixed + 0.5);
     }
   }
+  for (int32_t i = 0; i < out; ++i)
+    if (i == 0 || taps.first[i] != taps.first[i - 1] + 1) taps.runs.push_back(i);
+  taps.runs.push_back(out);
   return taps;
 }
 
@@ -125,15 +129,13 @@ void across(const Plane& in, int32_t width, int32_t height, int32_t to_width, Pl
       std::memset(out.row(y), 0, to_width);
       continue;
     }
-    // Where the input advances in step with the output, a tap is a shifted row; there are few steps when the scale is near 1.
-    for (int32_t start = 0; start < to_width;) {
-      const int32_t shift = taps->first[start] - start;
-      int32_t stop = start + 1;
-      while (stop < to_width && taps->first[stop] - stop == shift) ++stop;
+    // In a run, a tap is a shifted row; there are few runs when the scale is near 1.
+    for (size_t r = 0; r + 1 < taps->runs.size(); ++r) {
+      const int32_t start = taps->runs[r], length = taps->runs[r + 1] - start;
+      const uint8_t* from = source + taps->first[start];
       const int32_t* weights = taps->weights.data() + start;
-      if (taps->count == kFew) across_few(out.row(y) + start, source + start + shift, weights, to_width, stop - start);
-      else across_many(out.row(y) + start, source + start + shift, weights, to_width, taps->count, stop - start);
-      start = stop;
+      if (taps->count == kFew) across_few(out.row(y) + start, from, weights, to_width, length);
+      else across_many(out.row(y) + start, from, weights, to_width, taps->count, length);
     }
   }
 }

@@ -192,7 +192,7 @@ class Breaker {
         }
       }
       // One character that may not start a line hangs into the margin.
-      if (!cannot_start_line(text_.codepoints[last]) && i > start + 1) {
+      if (!cannot_start_line_in_chain(text_.codepoints[last]) && i > start + 1) {
         --i;
         row -= pen_.advance(text_.symbols[last], 0);
       }
