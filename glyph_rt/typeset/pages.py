@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -152,11 +153,5 @@ class Layout:
         return Place(page + 1, row - first, int(line[START]), int(line[END]), box)
 
     def _sheet(self, page: int) -> Sheet:
-        low, high = 0, len(self.stretches)
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.stretches[middle].sheets[0].number <= page + 1:
-                low = middle
-            else:
-                high = middle
-        return self.stretches[low].sheets[page + 1 - self.stretches[low].sheets[0].number]
+        stretch = self.stretches[bisect_right(self.stretches, page + 1, key=lambda s: s.sheets[0].number) - 1]
+        return stretch.sheets[page + 1 - stretch.sheets[0].number]

@@ -26,6 +26,17 @@ READER = Style(
     fit="native",
 )
 
+# What Linux boxes have for scripts beyond DejaVu's, in the order in which it is tried; a box draws with those it has.
+FALLBACKS = (
+    "DejaVuSans.ttf",
+    "NotoSansCJK-Regular.ttc",
+    "DroidSansFallbackFull.ttf",
+    *(f"NotoSans{script}-Regular.ttf" for script in ("Devanagari", "Bengali", "Tamil", "Telugu", "Thai", "Symbols2")),
+    "Lohit-Devanagari.ttf",
+    "Loma.ttf",
+    "NotoEmoji-Regular.ttf",
+)
+
 # The layout zai-org/Glyph was trained on: its config_en.json, drawn in Verdana where the box has it, else in DejaVu Sans.
 GLYPH_EN_72 = Style(
     name="glyph-en-72",
@@ -39,7 +50,7 @@ GLYPH_EN_72 = Style(
     alignment="LEFT",
     auto_crop_width=True,
     auto_crop_last_page=True,
-    fallback_fonts=("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "DroidSansFallbackFull.ttf"),
+    fallback_fonts=FALLBACKS,
 )
 GLYPH_EN_96 = GLYPH_EN_72.changed("glyph-en-96", dpi=96)
 GLYPH_ZH_72 = GLYPH_EN_72.changed("glyph-zh-72", font_path="SourceHanSansHWSC-VF.ttf")

@@ -110,7 +110,7 @@ class Composer {
     const Fixed indent = row.first ? c_.first_indent : 0;
     const Fixed extra = c_.width - indent - row.width;
     Line line{row.start, row.end, out_.pages, 0, c_.left + indent, 0, 0, 0, 0};
-    const bool turned = text_.levels != nullptr && row.start < text_.length && (text_.levels[row.start] & 0x80) != 0;
+    const bool turned = !c_.marks && text_.levels != nullptr && row.start < text_.length && (text_.levels[row.start] & 0x80) != 0;
     Alignment alignment = c_.alignment;
     if (turned && !c_.trained) {  // a paragraph from right to left starts at the right
       if (alignment == Alignment::kLeft) alignment = Alignment::kRight;
