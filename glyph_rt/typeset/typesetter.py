@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -131,7 +132,7 @@ class Typesetter:
             if symbols.missing.any():
                 missing.update(symbols.codepoints[: end - at][symbols.missing[: end - at]].tolist())
             lines[:, PAGE] += page
-            sheets = self._sheets(lines, page, pages, complete, set((starts - at).tolist()) if len(starts) else set(), end - at)
+            sheets = self._sheets(lines, page, pages, complete, set(breaks.tolist()), end - at)
             yield _Composed(text[at:end], at, symbols, lines, sheets)
             if complete:
                 return
@@ -163,11 +164,11 @@ class Typesetter:
         if len(lines) and lines[:, BOTTOM].any():  # a blank page stays whole
             right, bottom = int(lines[:, RIGHT].max()), int(lines[:, BOTTOM].max())
             if self._boxed:  # a visible box is ink too
-                edge = style.px(style.border_padding) - -self._border // 2  # a stroke lies half outside
+                edge = style.px(style.border_padding) + (self._border + 1) // 2  # a stroke lies half outside
                 right = self._box[1] + edge
                 bottom = max(bottom, int(lines[:, BASELINE].max()) - self._ascent + self._line_height + edge)
             if style.auto_crop_width:
-                right = -int(-right * style.scaled_width // style.drawn[0])
+                right = math.ceil(right * style.scaled_width / style.drawn[0])
                 width = min(width, right + round(style.margin_x))
             if style.auto_crop_last_page and short:
                 height = min(height, bottom - 1 + round(style.margin_y))
