@@ -7,8 +7,11 @@ import weakref
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from glyph_rt.errors import ClosedError, InputError, LimitError
-from glyph_rt.language import KVSegment, LanguageModel, PromptTemplate, Sampler, Sampling, Turn
+from glyph_rt.language import Drafter, KVSegment, LanguageModel, PromptTemplate, Sampler, Sampling, Turn
 from glyph_rt.memory import KVArena, Reservation
 from glyph_rt.typeset import Measure
 
@@ -48,6 +51,8 @@ class Usage:
     prompt_tokens: int  # all the answer was conditioned on: the document's tokens and the question's
     cached_tokens: int  # of these, the ones whose KV was there already
     completion_tokens: int
+    drafted_tokens: int  # guessed from the document's text
+    accepted_tokens: int  # of these, the ones that the model drew too, so that they took no step of their own
 
     @property
     def characters_per_visual_token(self) -> float:
@@ -97,7 +102,8 @@ class Answer:
         self.document, self.question = document, question
         self.kv_bytes = size  # of the turn alone
         self._prompt_tokens = document.tokens + len(piece.tokens)
-        self._turn = Turn(means.model, (segment,), piece, most, means.template.stop_ids, Sampler(sampling))
+        self._drafter = Drafter(document.source) if sampling.draft else None
+        self._turn = Turn(means.model, (segment,), piece, most, means.template.stop_ids, Sampler(sampling), self._drafter)
         self._detokenizer = means.template.detokenizer()
         self._completion_tokens = 0
         self._pieces: list[str] = []
@@ -136,14 +142,16 @@ class Answer:
     def usage(self) -> Usage:
         d = self.document
         return Usage(
-            text_tokens=d.text_tokens,
+            text_tokens=len(d.source),
             visual_tokens=d.measure.visual_tokens,
-            compression=d.text_tokens / d.measure.visual_tokens,
+            compression=len(d.source) / d.measure.visual_tokens,
             pages=d.measure.pages,
             characters=d.measure.characters,
             prompt_tokens=self._prompt_tokens,
             cached_tokens=d.tokens,
             completion_tokens=self._completion_tokens,
+            drafted_tokens=self._drafter.drafted if self._drafter else 0,
+            accepted_tokens=self._drafter.accepted if self._drafter else 0,
         )
 
     @property
@@ -198,10 +206,11 @@ class Document:
         reservation: Reservation,
         next_position: int,
         measure: Measure,
-        text_tokens: int,
+        source: NDArray[np.int32],
         timings: ReadTimings,
     ) -> None:
-        self.means, self.measure, self.text_tokens, self.timings = means, measure, text_tokens, timings
+        self.means, self.measure, self.timings = means, measure, timings
+        self.source = source  # token ids of the text behind the pages, which answers are drafted from
         self.next_position = next_position  # rope position behind the document; not its number of tokens
         self.tokens = segment.tokens  # cache slots
         self.digest = segment.digest

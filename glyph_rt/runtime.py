@@ -170,7 +170,7 @@ class Runtime:
             reservation=reservation,
             next_position=position,
             measure=layout.measure,
-            text_tokens=self.template.count(text),
+            source=np.array(self.template.encode(text), np.int32),
             timings=ReadTimings(typeset_s, encode_s, prefill_s),
         )
 

@@ -29,6 +29,7 @@ class AskOptions:
     max_new_tokens: int | None
     temperature: float
     seed: int
+    draft: bool
     encoder: str
     kv_bytes: str
     text_bytes: str
@@ -52,7 +53,7 @@ def _answer(options: AskOptions) -> None:
     from glyph_rt.language import Sampling
     from glyph_rt.runtime import Runtime
 
-    sampling = Sampling(options.max_new_tokens, options.temperature, options.seed)
+    sampling = Sampling(options.max_new_tokens, options.temperature, options.seed, options.draft)
     start = time.perf_counter()
     with Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits) as runtime:
         load_s = time.perf_counter() - start
@@ -92,6 +93,8 @@ def report(document: Document, answer: Answer, load_s: float) -> dict[str, Any]:
             "prompt_tokens": usage.prompt_tokens,
             "cached_tokens": usage.cached_tokens,
             "completion_tokens": usage.completion_tokens,
+            "drafted_tokens": usage.drafted_tokens,
+            "accepted_tokens": usage.accepted_tokens,
         },
         "timings": {
             "load_s": round(load_s, 4),
@@ -132,7 +135,7 @@ def _print_stats(figures: dict[str, Any], answer: Answer) -> None:
         f"compression: {usage['compression']:.2f} text tokens and {answer.usage.characters_per_visual_token:.2f} characters "
         "per visual token",
         f"prompt {usage['prompt_tokens']} tokens ({usage['cached_tokens']} of the document), answer {usage['completion_tokens']} tokens, "
-        f"ended by {figures['finish_reason']}",
+        f"ended by {figures['finish_reason']}; {usage['accepted_tokens']} of {usage['drafted_tokens']} drafted from the text",
         ", ".join(f"{stage} {timings[stage + '_s']:.3f} s" for stage in ("load", "typeset", "encode", "prefill", "ttft", "decode"))
         + f", {timings['tokens_per_s']:.0f} tokens/s",
         f"KV {figures['memory']['kv_bytes'] / MIB:.2f} MiB",

@@ -46,6 +46,9 @@ def ask(
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens. Default: 512, or what the context leaves.")] = None,
     temperature: Annotated[float, typer.Option(help="0 takes the most likely token every time.")] = 0.0,
     seed: Annotated[int, typer.Option(help="With a temperature: the same seed gives the same answer.")] = 0,
+    draft: Annotated[
+        bool, typer.Option("--draft/--no-draft", help="Check guesses from the document's text, several tokens a step; changes no token.")
+    ] = True,
     encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch or onnx.")] = "auto",
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
     text_bytes: TextBytesOption = "16MiB",
@@ -55,7 +58,7 @@ def ask(
     """Answer QUESTION from FILE: render it to pages, encode them, and decode the answer."""
     from glyph_rt.cli.ask import AskOptions, run
 
-    run(AskOptions(file, question, model, style, max_new_tokens, temperature, seed, encoder, kv_bytes, text_bytes, as_json, stats))
+    run(AskOptions(file, question, model, style, max_new_tokens, temperature, seed, draft, encoder, kv_bytes, text_bytes, as_json, stats))
 
 
 @app.command()

@@ -25,7 +25,7 @@ def run(file: str, out: Path, model: Path | None, style: str | None, text_bytes:
     typesetter = open_typesetter(checkpoint, style)
     layout = typesetter.layout(text)
     measure = layout.measure
-    text_tokens = PromptTemplate(checkpoint).count(text)
+    text_tokens = len(PromptTemplate(checkpoint).encode(text))
     print(
         f"{measure.pages} pages of at most {typesetter.style.width} x {typesetter.style.height} px, {measure.visual_tokens} visual tokens, "
         f"compression {text_tokens / measure.visual_tokens:.2f} ({text_tokens} text tokens, "

@@ -92,9 +92,9 @@ class PromptTemplate:
         tokens = [*self._before, *self._data.encode(text, add_special_tokens=False).ids, *self._after]
         return PromptPiece(tokens, (start + torch.arange(len(tokens))).expand(3, -1), None, start + len(tokens))
 
-    def count(self, text: str) -> int:
+    def encode(self, text: str) -> list[int]:
         """Text tokens of `text`: what a text model would have to read."""
-        return len(self._data.encode(text, add_special_tokens=False).ids)
+        return list(self._data.encode(text, add_special_tokens=False).ids)
 
     def detokenizer(self) -> Detokenizer:
         """For the tokens of one answer."""

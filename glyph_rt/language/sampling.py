@@ -17,6 +17,7 @@ class Sampling:
     max_new_tokens: int | None = None  # None: 512, or what the context leaves if that is less
     temperature: float = 0.0  # 0: always the most likely token
     seed: int = 0  # with a temperature: the same seed gives the same answer
+    draft: bool = True  # guess from the document's text what comes next, and check several tokens in one step; changes no token
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:

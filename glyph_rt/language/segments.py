@@ -73,6 +73,12 @@ class KVTail:
     def advance(self, tokens: int) -> None:
         self.length += tokens
 
+    def truncate(self, length: int) -> None:
+        """Forget all tokens from `length` on; the memory stays reserved."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot truncate {self.length} tokens to {length}")
+        self.length = length
+
     def seal(self, digest: str) -> KVSegment:
         """Turn what was written into a segment, without a copy; the tail is closed."""
         keys, values = self._buffers()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from glyph_rt.language.attention import Past
+from glyph_rt.language.drafting import Drafter
 from glyph_rt.language.model import LanguageModel
 from glyph_rt.language.prompt import PromptPiece
 from glyph_rt.language.sampling import Sampler
@@ -25,7 +26,8 @@ def prefill(model: LanguageModel, piece: PromptPiece, past: Past, visual: torch.
 
 
 class Turn:
-    """Prefills a question and then yields token ids, one per step, until a stop token or `max_new_tokens`.
+    """Prefills a question and then yields token ids until a stop token or `max_new_tokens`. A step gives one token, and with a drafter
+    as many more as it guessed right.
 
     Holds `capacity` tokens of KV from the start, so it can never fail for memory later; `close` gives them back.
     """
@@ -38,10 +40,12 @@ class Turn:
         max_new_tokens: int,
         stop_ids: frozenset[int],
         sampler: Sampler,
+        drafter: Drafter | None = None,
     ) -> None:
         self.prefilled_tokens = 0  # counted as they run, so that a test can prove what was not run again
         self.finish_reason: str | None = None  # "stop" or "length" once the answer has ended
-        self._model, self._question, self._sampler = model, question, sampler
+        self.steps = 0  # forward passes of the answer
+        self._model, self._question, self._sampler, self._drafter = model, question, sampler, drafter
         self._max_new_tokens, self._stop_ids = max_new_tokens, stop_ids
         self._past = Past(segments, KVTail(model.kv_shape, len(question.tokens) + max_new_tokens))
 
@@ -50,18 +54,41 @@ class Turn:
         hidden = prefill(self._model, self._question, self._past)
         self.prefilled_tokens += len(self._question.tokens)
         position = self._question.end
-        for count in range(1, self._max_new_tokens + 1):
-            token = self._sampler.next(self._model.logits(hidden)[0])
-            if token in self._stop_ids:
-                self.finish_reason = "stop"
-                return
-            if count == self._max_new_tokens:
-                self.finish_reason = "length"
-            yield token
-            if count < self._max_new_tokens:
-                at = torch.full((3, 1), position)
-                hidden = self._model.forward(self._model.embed([token]), at, self._past)
-                position += 1
+        answer: list[int] = []
+        draft: list[int] = []  # hidden[i] tells what follows the answer and draft[:i]
+        while True:
+            drawn = self._draw(hidden, draft)
+            for token in drawn:
+                if token in self._stop_ids:
+                    self.finish_reason = "stop"
+                    return
+                answer.append(token)
+                if len(answer) == self._max_new_tokens:
+                    self.finish_reason = "length"
+                yield token
+                if self.finish_reason is not None:
+                    return
+            # All drawn but the last token have been run, as drafts. What was drafted behind them is forgotten.
+            kept = len(drawn) - 1
+            self._past.tail.truncate(self._past.tail.length - (len(draft) - kept))
+            position += kept
+            draft = [] if self._drafter is None else self._drafter.propose(answer, self._max_new_tokens - len(answer) - 1)
+            at = (position + torch.arange(1 + len(draft))).expand(3, -1)
+            hidden = self._model.forward(self._model.embed([drawn[-1], *draft]), at, self._past)
+            self.steps += 1
+            position += 1
+
+    def _draw(self, hidden: torch.Tensor, draft: list[int]) -> list[int]:
+        """The model's own tokens, up to the first that the draft does not have."""
+        logits = self._model.logits(hidden)
+        drawn: list[int] = []
+        for row in logits:
+            drawn.append(self._sampler.next(row))
+            if drawn[-1] in self._stop_ids or drawn != draft[: len(drawn)]:
+                break
+        if self._drafter is not None and draft:
+            self._drafter.learn(len(draft), len(drawn) - 1)
+        return drawn
 
     def close(self) -> None:
         """Give the turn's KV memory back."""

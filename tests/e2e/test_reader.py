@@ -20,7 +20,7 @@ from glyph_rt.typeset import PRESETS, Typesetter
 CONTRACT = (Path(__file__).parents[2] / "examples" / "contract.txt").read_text()
 
 
-@pytest.mark.parametrize(("key", "value"), [("Pump type", "KV-330"), ("Monthly fee", "EUR 2,450"), ("Notice period", "90 days")])
+@pytest.mark.parametrize(("key", "value"), [("Pump type", "KV-330"), ("Hourly rate", "EUR 96.50"), ("Notice period", "90 days")])
 def test_it_answers_about_the_bundled_contract(reader_runtime: Runtime, key: str, value: str) -> None:
     with reader_runtime.read(CONTRACT) as document:
         answer = document.ask(f"What is the value of {key}?")
@@ -28,8 +28,8 @@ def test_it_answers_about_the_bundled_contract(reader_runtime: Runtime, key: str
 
 
 def test_a_changed_figure_is_read_and_not_recalled(reader_runtime: Runtime) -> None:
-    with reader_runtime.read(CONTRACT.replace("EUR 2,450", "EUR 7,318")) as document:
-        assert document.ask("What is the value of Monthly fee?").text == "EUR 7,318"
+    with reader_runtime.read(CONTRACT.replace("KV-330", "QX-817")) as document:
+        assert document.ask("What is the value of Pump type?").text == "QX-817"
 
 
 def test_its_style_is_the_preset_and_draws_the_trained_glyphs() -> None:
@@ -52,10 +52,10 @@ def test_exact_values_on_held_out_documents(reader_runtime: Runtime) -> None:
     asked = questions(reader_runtime.typesetter, 200)
     found = ask_all(reader_runtime, asked)
     right = sum(answer == question.expected for question, answer in zip(asked, found, strict=True))
-    assert right >= 155, f"{right} of 200"
+    assert right >= 170, f"{right} of 200"
 
 
 @pytest.mark.slow
 def test_transcripts_of_held_out_pages(reader_runtime: Runtime) -> None:
     transcripts = transcribe_all(reader_runtime, pages_to_transcribe(reader_runtime.typesetter, 16))
-    assert character_error(transcripts) <= 0.06
+    assert character_error(transcripts) <= 0.03
