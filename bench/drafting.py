@@ -3,7 +3,7 @@
     python bench/drafting.py [--model DIR] [--rounds 7] [--json FILE]
 
 Two kinds of answer of the embedded reader on held-out documents: a page transcribed, and the value of a key. Prints steps, time of
-decoding and the ratio with its spread. Bound: an answer of n tokens takes n steps without drafts, and at best n / 33 with the longest draft.
+decoding and the ratio with its spread. Bound: n tokens take n steps without drafts, and at best n / 33 with the longest draft.
 """
 
 from __future__ import annotations
