@@ -142,9 +142,9 @@ class Answer:
     def usage(self) -> Usage:
         d = self.document
         return Usage(
-            text_tokens=len(d.source),
+            text_tokens=d.text_tokens,
             visual_tokens=d.measure.visual_tokens,
-            compression=len(d.source) / d.measure.visual_tokens,
+            compression=d.text_tokens / d.measure.visual_tokens,
             pages=d.measure.pages,
             characters=d.measure.characters,
             prompt_tokens=self._prompt_tokens,
@@ -218,6 +218,11 @@ class Document:
         self._segment: KVSegment | None = segment
         self._reservation = reservation
         self._give_back = weakref.finalize(self, reservation.release)
+
+    @property
+    def text_tokens(self) -> int:
+        """What a text model would have to read."""
+        return len(self.source)
 
     def ask(self, question: str, sampling: Sampling | None = None) -> Answer:
         """Answer a question. Only the question is prefilled.
