@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast, get_args
 
-from glyph_rt.errors import EncoderError, OptionError
+from glyph_rt.errors import BuildError, EncoderError
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
@@ -193,15 +193,15 @@ class TensorRT:
         config.profiling_verbosity = self.module.ProfilingVerbosity.DETAILED
 
     def target(self, config: IBuilderConfig, compute_capability: str) -> None:
-        """Build for a GPU that need not be here. Raises OptionError where this TensorRT has no such target."""
+        """Build for a GPU that need not be here. Raises BuildError where this TensorRT has no such target."""
         names = getattr(self.module, "ComputeCapability", None)
         name = "SM" + compute_capability.replace(".", "")
         if names is None or not hasattr(names, name):
-            raise OptionError(f"{self.flavour} {self.version} has no target for compute capability {compute_capability}")
+            raise BuildError(f"{self.flavour} {self.version} has no target for compute capability {compute_capability}")
         rtx = cast(RtxBuilderConfig, config)
         rtx.num_compute_capabilities = 1
         if not rtx.set_compute_capability(getattr(names, name), 0):
-            raise OptionError(f"{self.flavour} {self.version} refused compute capability {compute_capability}")
+            raise BuildError(f"{self.flavour} {self.version} refused compute capability {compute_capability}")
 
     def context(self, engine: ICudaEngine) -> IExecutionContext:
         """An execution context whose scratch memory is the caller's. Raises EncoderError when there is none."""

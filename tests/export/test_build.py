@@ -1,0 +1,214 @@
+"""Building engines, for real: TensorRT for RTX builds without a GPU. Skipped where it is not installed."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from glyph_rt.export.build import BuiltEngine, Fusion, build_engine, check_target
+from glyph_rt.export.profiles import Profile, load_profile
+
+from glyph_rt.checkpoint import Checkpoint
+from glyph_rt.errors import BuildError
+from glyph_rt.vision.geometry import page_geometry
+from glyph_rt.vision.gpu import Gpu
+from glyph_rt.vision.torch_encoder import VISION_PREFIX
+from glyph_rt.vision.tower import load_tower
+from glyph_rt.vision.trt_api import TensorRT, load
+
+pytest.importorskip("tensorrt_rtx_bindings", reason="tensorrt-rtx is not installed: pip install 'glyph-rt[rtx]'")
+DEPTH = 2  # of the embedded reader's tower
+
+
+@pytest.fixture(scope="module")
+def trt() -> TensorRT:
+    return load("tensorrt-rtx")
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    return load_profile("rtx-4090")
+
+
+def graph(path: Path, precision: torch.dtype, opset: int) -> Path:
+    """The embedded reader's tower as ONNX."""
+    checkpoint = Checkpoint.open(None)
+    vision = checkpoint.config.vision_config
+    tower, table = load_tower(vision, checkpoint.tensors(VISION_PREFIX), precision)
+    geometry = page_geometry(112, 84, table, vision.hidden_size // vision.num_heads, vision.rope_parameters["rope_theta"])
+    patches = torch.zeros(2, len(geometry.positions), 196, dtype=torch.uint8)
+    blocks = torch.export.Dim("visual_tokens", min=2, max=16384)
+    per_patch = {0: 4 * blocks}
+    program = torch.onnx.export(
+        tower,
+        (patches, geometry.positions, geometry.cos, geometry.sin),
+        dynamo=True,
+        opset_version=opset,
+        input_names=["patches", "positions", "cos", "sin"],
+        output_names=["visual_tokens"],
+        dynamic_shapes=({0: torch.export.Dim("pages", min=1, max=64), 1: 4 * blocks}, per_patch, per_patch, per_patch),
+        verbose=False,
+    )
+    assert program is not None
+    onnx.save(program.model_proto, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def modern(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return graph(tmp_path_factory.mktemp("onnx") / "modern-fp16.onnx", torch.float16, 23)
+
+
+@pytest.fixture(scope="module")
+def engine(trt: TensorRT, profile: Profile, modern: Path) -> BuiltEngine:
+    return build_engine(trt, modern, profile, DEPTH)
+
+
+def test_the_readers_tower_builds_with_every_attention_fused(engine: BuiltEngine) -> None:
+    assert engine.fusion.complete and str(engine.fusion) == "2 of 2 attentions fused"
+    assert len(engine.fusion.kernels) == 2 * DEPTH  # one set for each of the profile's two shapes
+    assert len(engine.plan) > 1_000_000  # in bytes: TensorRT's own buffer says that it holds floats
+    assert 0 < engine.scratch < 300 * 2**20  # eight pages of 5,704 patches; one page's scores alone would be 260 MB a head
+    assert engine.timing_cache is None  # TensorRT for RTX keeps none
+
+
+def test_the_same_build_gives_the_same_plan(trt: TensorRT, profile: Profile, modern: Path, engine: BuiltEngine) -> None:
+    assert build_engine(trt, modern, profile, DEPTH).plan == engine.plan
+
+
+def test_fp32_is_built_unfused_and_loudly(trt: TensorRT, profile: Profile, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Portable, since fp32 `Attention` has no kernel at all; with room for the scores that are written to memory."""
+    pages = profile.shapes[1].model_copy(update={"page_size": profile.shapes[0].page_size})
+    small = profile.model_copy(update={"shapes": (pages,), "workspace": 8 * 2**30})
+    with caplog.at_level(logging.WARNING):
+        built = build_engine(trt, graph(tmp_path / "portable-fp32.onnx", torch.float32, 18), small, DEPTH)
+    assert built.fusion.fused == 0
+    assert "only 0 of 2 attentions fused" in caplog.text
+
+
+def test_too_small_a_workspace_is_an_error_in_tensorrts_words(trt: TensorRT, profile: Profile, modern: Path) -> None:
+    with pytest.raises(BuildError, match=r"cannot build modern-fp16\.onnx for rtx-4090: .{20}"):
+        build_engine(trt, modern, profile.model_copy(update={"workspace": 2**20}), DEPTH)
+
+
+def test_what_is_no_graph_of_ours_is_refused(trt: TensorRT, profile: Profile, modern: Path, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="glyph-rt export"):
+        build_engine(trt, tmp_path / "none.onnx", profile, DEPTH)
+    (tmp_path / "broken.onnx").write_bytes(b"\x08\x07not a graph")
+    with pytest.raises(BuildError, match="cannot read"):
+        build_engine(trt, tmp_path / "broken.onnx", profile, DEPTH)
+    model = onnx.load(modern)
+    model.graph.input[1].name = "places"
+    for node in model.graph.node:
+        node.input[:] = ["places" if name == "positions" else name for name in node.input]
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(BuildError, match="has the inputs patches, places"):
+        build_engine(trt, tmp_path / "other.onnx", profile, DEPTH)
+
+
+class Counting:
+    """A Progress that counts, and stops or fails at a step."""
+
+    def __init__(self, stop_at: int = -1, fail_at: int = -1) -> None:
+        self.phases: list[tuple[str, str | None, int]] = []
+        self.steps = 0
+        self.ended = 0
+        self.stop_at, self.fail_at = stop_at, fail_at
+
+    def begin(self, phase: str, parent: str | None, steps: int) -> None:
+        self.phases.append((phase, parent, steps))
+
+    def step(self, phase: str, step: int) -> bool:
+        self.steps += 1
+        if self.steps == self.fail_at:
+            raise RuntimeError("the bar broke")
+        return self.steps != self.stop_at
+
+    def end(self, phase: str) -> None:
+        self.ended += 1
+
+
+def test_progress_is_told_of_every_phase(trt: TensorRT, profile: Profile, modern: Path) -> None:
+    progress = Counting()
+    build_engine(trt, modern, profile, DEPTH, progress=progress)
+    assert progress.phases[0] == ("Building engine", None, 6)
+    assert progress.steps > 100 and progress.ended == len(progress.phases)
+
+
+def test_a_build_can_be_cancelled_and_a_broken_bar_is_no_crash(trt: TensorRT, profile: Profile, modern: Path) -> None:
+    with pytest.raises(BuildError, match="cancelled"):
+        build_engine(trt, modern, profile, DEPTH, progress=Counting(stop_at=5))
+    with pytest.raises(RuntimeError, match="the bar broke"):
+        build_engine(trt, modern, profile, DEPTH, progress=Counting(fail_at=5))
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+from pathlib import Path
+from glyph_rt.export.build import NoProgress, build_engine
+from glyph_rt.export.profiles import load_profile
+from glyph_rt.vision.trt_api import load
+
+class Slow(NoProgress):
+    told = False
+    def step(self, phase, step):
+        if not self.told:
+            self.told = True
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        return True
+
+try:
+    build_engine(load("tensorrt-rtx"), Path(sys.argv[1]), load_profile("rtx-4090"), 2, progress=Slow())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_stops_a_build(modern: Path) -> None:
+    """The first of some 700 steps sends the signal, and each step takes 50 ms: without cancelling, this takes 35 s."""
+    run = [sys.executable, "-c", INTERRUPTED, str(modern)]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=25, check=False, preexec_fn=restore_interrupt)
+    assert done.stdout == "interrupted\n", done.stderr
+
+
+def restore_interrupt() -> None:
+    """A job in the background of a shell ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_fusion_is_the_worst_of_the_optimisation_profiles() -> None:
+    one = "Name: _gemm_mha_v2_myl0_7, LayerType: kgen\nName: _gemm_mha_v2_myl0_17, LayerType: kgen\n"
+    other = "Name: _gemm_mha_v2_myl1_6, LayerType: kgen\n"
+    assert Fusion.of(one + one, 2, 1).complete
+    assert not Fusion.of(one + other, 2, 2).complete
+    assert Fusion.of(one + other, 2, 2).fused == 1
+    assert Fusion.of("Name: softmax_3, LayerType: kgen", 2, 1).fused == 0
+
+
+def test_a_target_that_cannot_be_built_is_refused_before_any_work(trt: TensorRT) -> None:
+    h200, ada = Gpu("NVIDIA H200", "9.0", "580.65.06"), Gpu("NVIDIA L4", "8.9", "580.65.06")
+    check_target(trt, load_profile("rtx-4090"), None)  # ahead of time
+    full: Any = TensorRT(SimpleNamespace(__version__="11.4.0.106"), "tensorrt")
+    check_target(full, load_profile("h200"), h200)
+    with pytest.raises(BuildError, match="this box has no working GPU"):
+        check_target(full, load_profile("h200"), None)
+    with pytest.raises(BuildError, match=r"compute capability 9\.0.* has NVIDIA L4 \(8\.9\)"):
+        check_target(full, load_profile("h200"), ada)
+    jetpack6 = TensorRT(SimpleNamespace(__version__="10.3.0"), "tensorrt")
+    with pytest.raises(BuildError, match="flavour: portable"):
+        check_target(jetpack6, load_profile("thor"), None)
+
+
+def test_a_target_tensorrt_for_rtx_lacks_is_refused(trt: TensorRT, modern: Path) -> None:
+    hopper = load_profile("rtx-4090").model_copy(update={"compute_capability": "9.0"})
+    with pytest.raises(BuildError, match=r"no target for compute capability 9\.0"):
+        build_engine(trt, modern, hopper, DEPTH)
