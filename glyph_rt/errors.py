@@ -53,6 +53,10 @@ class EncoderError(GlyphError):
     """A vision encoder cannot be built or opened, or did not agree with the oracle."""
 
 
+class ParityError(EncoderError):
+    """A vision encoder does not reproduce the golden pages: its file, its kernels or its precision are wrong, and it is not used."""
+
+
 class BuildError(EncoderError):
     """TensorRT could not build an engine."""
 

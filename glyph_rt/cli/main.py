@@ -46,7 +46,7 @@ def ask(
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens. Default: 512, or what the context leaves.")] = None,
     temperature: Annotated[float, typer.Option(help="0 takes the most likely token every time.")] = 0.0,
     seed: Annotated[int, typer.Option(help="With a temperature: the same seed gives the same answer.")] = 0,
-    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch or onnx.")] = "auto",
+    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, or a name that doctor lists.")] = "auto",
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
     text_bytes: TextBytesOption = "16MiB",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming the answer.")] = False,
@@ -87,11 +87,17 @@ def doctor(
 def export(
     model: ModelOption = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Store of exported graphs. Default: the user's cache.")] = None,
+    flavour: Annotated[
+        str, typer.Option(help="portable (opset 18, runs everywhere) or modern (opset 23, one attention operator).")
+    ] = "portable",
+    precision: Annotated[str, typer.Option(help="Of the matrices: fp32, fp16 or bf16.")] = "fp32",
+    colour: Annotated[bool, typer.Option("--colour", help="Take pages with colour; grey ones then cost no more than their input.")] = False,
 ) -> None:
-    """Export the model's vision tower to ONNX, so that ONNX Runtime can run it. Needs the `export` extra."""
+    """Export the model's vision tower to ONNX, with golden pages to check it by. Needs the `export` extra."""
     from glyph_rt.cli.export import run
+    from glyph_rt.vision.graph import GraphKind
 
-    run(model, out)
+    run(model, out, GraphKind(flavour, precision, colour))
 
 
 @app.command(name="train-reader")

@@ -61,7 +61,7 @@ def attend_in_steps(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v and the result: [pages, heads, patches, head_dim]. Queries are scaled before the product, as TensorRT's fused kernel wants it.
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return scores.float().softmax(-1).to(q.dtype) @ v
+    return scores.float().softmax(-1).to(q.dtype) @ v  # type: ignore[no-any-return]
 
 
 class Attention(nn.Module):
