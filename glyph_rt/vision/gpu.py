@@ -34,7 +34,7 @@ def find_gpu(index: int = 0, load: Callable[[str], Any] = ctypes.CDLL, version_f
         return None
     device, major, minor, spoken = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     name = ctypes.create_string_buffer(256)
-    calls = (  # each returns 0 when it worked
+    calls: tuple[Callable[[], int], ...] = (  # each returns 0 when it worked
         lambda: cuda.cuInit(0),
         lambda: cuda.cuDeviceGet(ctypes.byref(device), index),
         lambda: cuda.cuDeviceGetName(name, len(name), device),
