@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 from glyph_rt.export.golden import ensure_golden
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.vision.geometry import page_geometry
@@ -72,15 +72,15 @@ def trace(tower: VisionTower, table: torch.Tensor, kind: GraphKind) -> torch.onn
             verbose=False,
         )
     assert program is not None  # only without dynamo
-    _fix_reshapes(program.model)
+    _tidy(program.model)
     for node in program.model.graph:
         if node.op_type == "Attention":
             node.attributes["softmax_precision"] = ir.AttrInt64("softmax_precision", ir.DataType.FLOAT.value)
     return program
 
 
-def _fix_reshapes(model: ir.Model) -> None:
-    """Make the target of every Reshape a constant: 0 copies a dynamic dimension, -1 infers one.
+def _tidy(model: ir.Model) -> None:
+    """Make the target of every Reshape a constant, 0 copying a dynamic dimension and -1 inferring one, and drop what is then unused.
 
     The exporter computes targets from the input's shape instead, in nodes that ONNX Runtime places on the CPU: with them, a session that
     forbids the CPU (onnx_cuda.py) could not open the graph.
@@ -99,6 +99,7 @@ def _fix_reshapes(model: ir.Model) -> None:
         node.replace_input_with(1, shape)
         node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
     RemoveUnusedNodesPass()(model)
+    ClearMetadataAndDocStringPass()(model)  # each node's Python stack, with the paths of this machine
 
 
 def _weight_bytes(program: torch.onnx.ONNXProgram) -> int:

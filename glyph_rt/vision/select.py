@@ -78,18 +78,17 @@ def open_encoder(checkpoint: Checkpoint, choice: str, probe: ProbePage, store: P
     if [c.name for c in found] == [ORACLE]:
         return TorchEncoder(checkpoint)
     trials = survey(checkpoint, found, probe, store) if len(found) > 1 else [Trial(found[0].name)]
-    problems = [trial.problem for trial in trials if trial.problem]
-    for trial in trials:
-        if trial.refused:
-            _log.warning("%s; it is not used", trial.problem)
+    problems: list[GlyphError] = [(ParityError if t.refused else EncoderError)(t.problem) for t in trials if t.problem]
+    for problem in problems:
+        _log.log(logging.WARNING if isinstance(problem, ParityError) else logging.INFO, "%s; it is not used", problem)
     for trial in ranked(trials):
         candidate = next(c for c in found if c.name == trial.name)
         try:
             return admit(candidate, checkpoint)[0]
         except GlyphError as error:
-            problems.append(str(error))
+            problems.append(error)
             _log.warning("%s; it is not used", error)
-    raise EncoderError(problems[0])
+    raise problems[0]
 
 
 def survey(checkpoint: Checkpoint, found: Sequence[Candidate], probe: ProbePage, store: Path) -> list[Trial]:
