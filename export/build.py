@@ -8,9 +8,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
+from glyph_rt.export.graph_file import GraphFile
 from glyph_rt.export.profiles import PageShapes, Profile
 
 from glyph_rt.errors import BuildError
@@ -82,15 +82,15 @@ def check_target(trt: TensorRT, profile: Profile, gpu: Gpu | None) -> None:
 
 
 def build_engine(
-    trt: TensorRT, onnx: Path, profile: Profile, depth: int, timing_cache: bytes = b"", progress: Progress | None = None
+    trt: TensorRT, graph: GraphFile, profile: Profile, depth: int, timing_cache: bytes = b"", progress: Progress | None = None
 ) -> BuiltEngine:
-    """Build the graph at `onnx`, of `depth` attentions, for `profile`.
+    """Build a graph of `depth` attentions for `profile`.
 
     Raises BuildError with what TensorRT said. Ctrl-C is heeded within one step of the builder. Warns when attentions are left unfused.
     """
     watch = _Watch(progress or NoProgress())
     with ThreadPoolExecutor(1, "tensorrt-build") as pool:  # the main thread stays free to hear Ctrl-C
-        build = pool.submit(_build, trt, onnx, profile, depth, timing_cache, watch)
+        build = pool.submit(_build, trt, graph, profile, depth, timing_cache, watch)
         try:
             while not build.done():
                 wait([build], timeout=0.2)
@@ -128,14 +128,14 @@ class _Watch:
             return False
 
 
-def _build(trt: TensorRT, onnx: Path, profile: Profile, depth: int, timing_cache: bytes, watch: _Watch) -> BuiltEngine:
+def _build(trt: TensorRT, graph: GraphFile, profile: Profile, depth: int, timing_cache: bytes, watch: _Watch) -> BuiltEngine:
     start = time.perf_counter()
     messages: list[str] = []
     logger = trt.logger(messages)
     builder = trt.builder(logger)
     network = trt.network(builder)
     parser = trt.parser(network, logger)
-    _parse(parser, network, onnx)
+    _parse(parser, network, graph)
     config = builder.create_builder_config()
     config.builder_optimization_level = profile.optimisation_level
     trt.limit_workspace(config, profile.workspace)
@@ -159,7 +159,7 @@ def _build(trt: TensorRT, onnx: Path, profile: Profile, depth: int, timing_cache
         if watch.cancelled.is_set():
             raise BuildError("the build was cancelled")
         said = "; ".join(recorder.errors) or "no reason given"
-        raise BuildError(f"{trt.flavour} {trt.version} cannot build {onnx.name} for {profile.name}: {said[:600]}")
+        raise BuildError(f"{trt.flavour} {trt.version} cannot build {graph.path.name} for {profile.name}: {said[:600]}")
     listing = "\n".join(messages)
     fusion = Fusion.of(listing, depth, len(profile.shapes))
     if not fusion.complete:
@@ -170,15 +170,13 @@ def _build(trt: TensorRT, onnx: Path, profile: Profile, depth: int, timing_cache
     return BuiltEngine(memoryview(cast(Any, plan)).cast("B"), fusion, scratch, time.perf_counter() - start, kept)
 
 
-def _parse(parser: OnnxParser, network: INetworkDefinition, onnx: Path) -> None:
-    if not onnx.is_file():
-        raise BuildError(f"no ONNX graph at {onnx}; make one with glyph-rt export")
-    if not parser.parse_from_file(str(onnx)):  # a path, so that weights beside the file are found
+def _parse(parser: OnnxParser, network: INetworkDefinition, graph: GraphFile) -> None:
+    if not parser.parse(graph.model, path=str(graph.path)):  # the path, so that weights beside the file are found
         said = "; ".join(" ".join(parser.get_error(i).desc().split()) for i in range(parser.num_errors))
-        raise BuildError(f"TensorRT cannot read {onnx}: {said[:600] or 'no reason given'}")
+        raise BuildError(f"TensorRT cannot read {graph.path}: {said[:600] or 'no reason given'}")
     found = tuple(network.get_input(i).name for i in range(network.num_inputs))
     if found != INPUTS:
-        raise BuildError(f"{onnx} has the inputs {', '.join(found)}; a vision tower of glyph-rt has {', '.join(INPUTS)}")
+        raise BuildError(f"{graph.path} has the inputs {', '.join(found)}; a vision tower of glyph-rt has {', '.join(INPUTS)}")
 
 
 def _optimization_profile(builder: Builder, network: INetworkDefinition, shapes: PageShapes) -> IOptimizationProfile:

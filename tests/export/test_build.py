@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import signal
 import subprocess
@@ -12,15 +13,16 @@ from typing import Any
 
 import onnx
 import pytest
-import torch
 from glyph_rt.export.build import BuiltEngine, Fusion, build_engine, check_target
+from glyph_rt.export.graph_file import GraphFile
 from glyph_rt.export.profiles import Profile, load_profile
+from glyph_rt.export.vision import trace
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import BuildError
-from glyph_rt.vision.geometry import page_geometry
 from glyph_rt.vision.gpu import Gpu
-from glyph_rt.vision.torch_encoder import VISION_PREFIX
+from glyph_rt.vision.graph import GraphKind
+from glyph_rt.vision.torch_encoder import DTYPES, VISION_PREFIX
 from glyph_rt.vision.tower import load_tower
 from glyph_rt.vision.trt_api import TensorRT, load
 
@@ -38,37 +40,22 @@ def profile() -> Profile:
     return load_profile("rtx-4090")
 
 
-def graph(path: Path, precision: torch.dtype, opset: int) -> Path:
-    """The embedded reader's tower as ONNX."""
+def graph(folder: Path, flavour: str, precision: str) -> GraphFile:
+    """The embedded reader's tower as it is exported, without golden pages."""
     checkpoint = Checkpoint.open(None)
-    vision = checkpoint.config.vision_config
-    tower, table = load_tower(vision, checkpoint.tensors(VISION_PREFIX), precision)
-    geometry = page_geometry(112, 84, table, vision.hidden_size // vision.num_heads, vision.rope_parameters["rope_theta"])
-    patches = torch.zeros(2, len(geometry.positions), 196, dtype=torch.uint8)
-    blocks = torch.export.Dim("visual_tokens", min=2, max=16384)
-    per_patch = {0: 4 * blocks}
-    program = torch.onnx.export(
-        tower,
-        (patches, geometry.positions, geometry.cos, geometry.sin),
-        dynamo=True,
-        opset_version=opset,
-        input_names=["patches", "positions", "cos", "sin"],
-        output_names=["visual_tokens"],
-        dynamic_shapes=({0: torch.export.Dim("pages", min=1, max=64), 1: 4 * blocks}, per_patch, per_patch, per_patch),
-        verbose=False,
-    )
-    assert program is not None
-    onnx.save(program.model_proto, path)
-    return path
+    tower, table = load_tower(checkpoint.config.vision_config, checkpoint.tensors(VISION_PREFIX), DTYPES[precision])
+    path = folder / f"{flavour}-{precision}.onnx"
+    trace(tower, table, GraphKind(flavour, precision)).save(path)
+    return GraphFile.open(path)
 
 
 @pytest.fixture(scope="module")
-def modern(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return graph(tmp_path_factory.mktemp("onnx") / "modern-fp16.onnx", torch.float16, 23)
+def modern(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
+    return graph(tmp_path_factory.mktemp("onnx"), "modern", "fp16")
 
 
 @pytest.fixture(scope="module")
-def engine(trt: TensorRT, profile: Profile, modern: Path) -> BuiltEngine:
+def engine(trt: TensorRT, profile: Profile, modern: GraphFile) -> BuiltEngine:
     return build_engine(trt, modern, profile, DEPTH)
 
 
@@ -80,7 +67,7 @@ def test_the_readers_tower_builds_with_every_attention_fused(engine: BuiltEngine
     assert engine.timing_cache is None  # TensorRT for RTX keeps none
 
 
-def test_the_same_build_gives_the_same_plan(trt: TensorRT, profile: Profile, modern: Path, engine: BuiltEngine) -> None:
+def test_the_same_build_gives_the_same_plan(trt: TensorRT, profile: Profile, modern: GraphFile, engine: BuiltEngine) -> None:
     assert build_engine(trt, modern, profile, DEPTH).plan == engine.plan
 
 
@@ -89,29 +76,45 @@ def test_fp32_is_built_unfused_and_loudly(trt: TensorRT, profile: Profile, tmp_p
     pages = profile.shapes[1].model_copy(update={"page_size": profile.shapes[0].page_size})
     small = profile.model_copy(update={"shapes": (pages,), "workspace": 8 * 2**30})
     with caplog.at_level(logging.WARNING):
-        built = build_engine(trt, graph(tmp_path / "portable-fp32.onnx", torch.float32, 18), small, DEPTH)
+        built = build_engine(trt, graph(tmp_path, "portable", "fp32"), small, DEPTH)
     assert built.fusion.fused == 0
     assert "only 0 of 2 attentions fused" in caplog.text
 
 
-def test_too_small_a_workspace_is_an_error_in_tensorrts_words(trt: TensorRT, profile: Profile, modern: Path) -> None:
+def test_too_small_a_workspace_is_an_error_in_tensorrts_words(trt: TensorRT, profile: Profile, modern: GraphFile) -> None:
     with pytest.raises(BuildError, match=r"cannot build modern-fp16\.onnx for rtx-4090: .{20}"):
         build_engine(trt, modern, profile.model_copy(update={"workspace": 2**20}), DEPTH)
 
 
-def test_what_is_no_graph_of_ours_is_refused(trt: TensorRT, profile: Profile, modern: Path, tmp_path: Path) -> None:
+def test_what_is_no_graph_of_ours_is_refused(trt: TensorRT, profile: Profile, modern: GraphFile, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="glyph-rt export"):
-        build_engine(trt, tmp_path / "none.onnx", profile, DEPTH)
+        GraphFile.open(tmp_path / "none.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"\x08\x07not a graph")
-    with pytest.raises(BuildError, match="cannot read"):
-        build_engine(trt, tmp_path / "broken.onnx", profile, DEPTH)
-    model = onnx.load(modern)
+    with pytest.raises(BuildError, match="cannot be read as an ONNX graph"):
+        GraphFile.open(tmp_path / "broken.onnx")
+    with pytest.raises(BuildError, match=r"cannot read .*modern-fp16\.onnx"):
+        build_engine(trt, dataclasses.replace(modern, model=modern.model[:1000]), profile, DEPTH)
+    model = onnx.load_from_string(modern.model)
     model.graph.input[1].name = "places"
     for node in model.graph.node:
         node.input[:] = ["places" if name == "positions" else name for name in node.input]
-    onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(BuildError, match="has the inputs patches, places"):
-        build_engine(trt, tmp_path / "other.onnx", profile, DEPTH)
+        build_engine(trt, dataclasses.replace(modern, model=model.SerializeToString()), profile, DEPTH)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flavour", ["modern", "portable"])
+def test_both_flavours_fuse_in_bf16(trt: TensorRT, profile: Profile, tmp_path: Path, flavour: str) -> None:
+    assert build_engine(trt, graph(tmp_path, flavour, "bf16"), profile, DEPTH).fusion.complete
+
+
+def test_a_graphs_identity_covers_the_weights_beside_it(modern: GraphFile, tmp_path: Path) -> None:
+    path = tmp_path / "vision.onnx"
+    path.write_bytes(modern.path.read_bytes())
+    alone = GraphFile.open(path).digest
+    assert alone == modern.digest
+    Path(f"{path}.data").write_bytes(b"weights")
+    assert GraphFile.open(path).digest != alone
 
 
 class Counting:
@@ -136,14 +139,14 @@ class Counting:
         self.ended += 1
 
 
-def test_progress_is_told_of_every_phase(trt: TensorRT, profile: Profile, modern: Path) -> None:
+def test_progress_is_told_of_every_phase(trt: TensorRT, profile: Profile, modern: GraphFile) -> None:
     progress = Counting()
     build_engine(trt, modern, profile, DEPTH, progress=progress)
     assert progress.phases[0] == ("Building engine", None, 6)
     assert progress.steps > 100 and progress.ended == len(progress.phases)
 
 
-def test_a_build_can_be_cancelled_and_a_broken_bar_is_no_crash(trt: TensorRT, profile: Profile, modern: Path) -> None:
+def test_a_build_can_be_cancelled_and_a_broken_bar_is_no_crash(trt: TensorRT, profile: Profile, modern: GraphFile) -> None:
     with pytest.raises(BuildError, match="cancelled"):
         build_engine(trt, modern, profile, DEPTH, progress=Counting(stop_at=5))
     with pytest.raises(RuntimeError, match="the bar broke"):
@@ -154,6 +157,7 @@ INTERRUPTED = """
 import os, signal, sys, time
 from pathlib import Path
 from glyph_rt.export.build import NoProgress, build_engine
+from glyph_rt.export.graph_file import GraphFile
 from glyph_rt.export.profiles import load_profile
 from glyph_rt.vision.trt_api import load
 
@@ -167,15 +171,15 @@ class Slow(NoProgress):
         return True
 
 try:
-    build_engine(load("tensorrt-rtx"), Path(sys.argv[1]), load_profile("rtx-4090"), 2, progress=Slow())
+    build_engine(load("tensorrt-rtx"), GraphFile.open(Path(sys.argv[1])), load_profile("rtx-4090"), 2, progress=Slow())
 except KeyboardInterrupt:
     print("interrupted")
 """
 
 
-def test_ctrl_c_stops_a_build(modern: Path) -> None:
+def test_ctrl_c_stops_a_build(modern: GraphFile) -> None:
     """The first of some 700 steps sends the signal, and each step takes 50 ms: without cancelling, this takes 35 s."""
-    run = [sys.executable, "-c", INTERRUPTED, str(modern)]
+    run = [sys.executable, "-c", INTERRUPTED, str(modern.path)]
     done = subprocess.run(run, capture_output=True, text=True, timeout=25, check=False, preexec_fn=restore_interrupt)
     assert done.stdout == "interrupted\n", done.stderr
 
@@ -208,7 +212,7 @@ def test_a_target_that_cannot_be_built_is_refused_before_any_work(trt: TensorRT)
         check_target(jetpack6, load_profile("thor"), None)
 
 
-def test_a_target_tensorrt_for_rtx_lacks_is_refused(trt: TensorRT, modern: Path) -> None:
+def test_a_target_tensorrt_for_rtx_lacks_is_refused(trt: TensorRT, modern: GraphFile) -> None:
     hopper = load_profile("rtx-4090").model_copy(update={"compute_capability": "9.0"})
     with pytest.raises(BuildError, match=r"no target for compute capability 9\.0"):
         build_engine(trt, modern, hopper, DEPTH)
