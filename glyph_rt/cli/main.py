@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from glyph_rt.cli.engines import app as engines
 from glyph_rt.errors import GlyphError
 
 app = typer.Typer(
@@ -98,6 +99,24 @@ def export(
     from glyph_rt.vision.graph import GraphKind
 
     run(model, out, GraphKind(flavour, precision, colour))
+
+
+@app.command()
+def build(
+    profile: Annotated[str, typer.Option(metavar="NAME|FILE", help="What to build for which box: a name, or a .yaml file.")],
+    model: ModelOption = None,
+    onnx: Annotated[Path | None, typer.Option("--onnx", metavar="FILE", help="An exported graph. Default: exported as needed.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="STORE", help="Engine store. Default: in the user's cache.")] = None,
+    limit: Annotated[str, typer.Option(metavar="SIZE", help="Most the store may hold; the least recently used engines leave.")] = "16GiB",
+) -> None:
+    """Build the vision tower's TensorRT engine for one box. Needs TensorRT, or the `rtx` extra, and the `export` extra."""
+    from glyph_rt.cli.build import BuildOptions, run
+    from glyph_rt.memory import parse_size
+
+    run(BuildOptions(model, profile, onnx, out, parse_size(limit)))
+
+
+app.add_typer(engines, name="engines")
 
 
 @app.command(name="train-reader")

@@ -29,6 +29,7 @@ from pathlib import Path
 from glyph_rt.errors import EngineRefusedError, StoreError
 from glyph_rt.memory import GIB
 from glyph_rt.vision.manifest import Manifest, Wanted
+from glyph_rt.vision.select import default_store
 
 PLAN, MANIFEST, SIGNATURE = "engine.plan", "manifest.json", "signature"
 DEFAULT_LIMIT = 16 * GIB  # bytes: some ten full-size engines
@@ -41,6 +42,11 @@ def default_key() -> Path:
     """Where this box's key lives: $XDG_CONFIG_HOME/glyph-rt/engine.key, away from the engines, which may be copied about."""
     config = os.environ.get("XDG_CONFIG_HOME")
     return (Path(config) if config else Path.home() / ".config") / "glyph-rt" / "engine.key"
+
+
+def default_engines() -> Path:
+    """Where this box's engines live: beside the exported graphs, in the user's cache."""
+    return default_store() / "tensorrt"
 
 
 @dataclass(frozen=True)
