@@ -29,8 +29,8 @@ from pathlib import Path
 from glyph_rt.errors import EngineRefusedError, StoreError
 from glyph_rt.memory import GIB
 from glyph_rt.vision.manifest import Manifest, Wanted
-from glyph_rt.vision.select import default_store
 
+ENGINES = "tensorrt"  # the engines' folder in the store of exported graphs
 PLAN, MANIFEST, SIGNATURE = "engine.plan", "manifest.json", "signature"
 DEFAULT_LIMIT = 16 * GIB  # bytes: some ten full-size engines
 MAX_MANIFEST = 64 * 1024  # bytes
@@ -46,7 +46,9 @@ def default_key() -> Path:
 
 def default_engines() -> Path:
     """Where this box's engines live: beside the exported graphs, in the user's cache."""
-    return default_store() / "tensorrt"
+    from glyph_rt.vision.select import default_store  # which knows this module
+
+    return default_store() / ENGINES
 
 
 @dataclass(frozen=True)
