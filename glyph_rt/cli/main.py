@@ -47,7 +47,7 @@ def ask(
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens. Default: 512, or what the context leaves.")] = None,
     temperature: Annotated[float, typer.Option(help="0 takes the most likely token every time.")] = 0.0,
     seed: Annotated[int, typer.Option(help="With a temperature: the same seed gives the same answer.")] = 0,
-    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, or a name that doctor lists.")] = "auto",
+    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
     text_bytes: TextBytesOption = "16MiB",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming the answer.")] = False,

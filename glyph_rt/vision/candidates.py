@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import onnxruntime as ort
 import torch
@@ -15,11 +16,14 @@ from glyph_rt.identity import digest
 from glyph_rt.vision.encoder import VisionEncoder
 from glyph_rt.vision.golden import Golden, golden_path
 from glyph_rt.vision.graph import ALL_KINDS, GraphKind
+from glyph_rt.vision.manifest import Manifest
 from glyph_rt.vision.onnx_cuda import OnnxCudaEncoder
 from glyph_rt.vision.onnx_encoder import OnnxEncoder
 from glyph_rt.vision.torch_encoder import TorchEncoder, torch_name
+from glyph_rt.vision.trt_api import FLAVOURS, Flavour
 
 ORACLE = "torch"
+ENGINES = "tensorrt"  # the engine store's folder beside the graphs, as `glyph-rt build` uses it
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ def candidates(checkpoint: Checkpoint, store: Path) -> list[Candidate]:
     graphs = [kind for kind in ALL_KINDS if kind.path(checkpoint, store).is_file()]
     for kind in graphs:
         found += _of_graph(checkpoint, store, kind)
+    found += _of_engines(checkpoint, store)
     wanted = {kind.precision: kind.colour for kind in graphs}
     for precision, colour in wanted.items():
         if precision == "bf16":  # fast where a CPU has instructions for it, and what stands in for ONNX Runtime, which cannot run it there
@@ -77,3 +82,25 @@ def _of_graph(checkpoint: Checkpoint, store: Path, kind: GraphKind) -> Iterator[
             return encoder
 
         yield Candidate(f"{prefix}-{kind.name}", kind.precision, signature, golden_path(checkpoint, store, kind.colour), open_graph)
+
+
+def _of_engines(checkpoint: Checkpoint, store: Path) -> Iterator[Candidate]:
+    """TensorRT engines that `glyph-rt build` made of this checkpoint's graphs.
+
+    Manifests are only listed here; whether one may be loaded on this box, and is to be trusted, the engine store decides when it is opened.
+    """
+    from glyph_rt.vision.store import EngineStore  # it knows select.py, which knows this module
+
+    engines = EngineStore(store / ENGINES)
+    manifests = (entry.manifest for entry in reversed(engines.entries()) if entry.manifest is not None)
+    usable = (made for made in manifests if made.model_digest == checkpoint.digest and made.tensorrt in FLAVOURS)
+    # One for each graph and TensorRT: the most recently used, as the engine store finds it.
+    for manifest in {(made.onnx_digest, made.tensorrt): made for made in usable}.values():
+
+        def open_engine(_: Golden, manifest: Manifest = manifest) -> VisionEncoder:
+            from glyph_rt.vision.tensorrt_encoder import TensorRTEncoder
+
+            return TensorRTEncoder.open(checkpoint, manifest.onnx_digest, engines, cast(Flavour, manifest.tensorrt))
+
+        name = f"{manifest.tensorrt}-{manifest.flavour}-{manifest.precision}-grey"
+        yield Candidate(name, manifest.precision, manifest.plan_digest, golden_path(checkpoint, store, False), open_engine)

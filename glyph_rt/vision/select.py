@@ -26,7 +26,7 @@ from glyph_rt.vision.golden import Golden, Parity, check
 from glyph_rt.vision.graph import graph_folder
 from glyph_rt.vision.torch_encoder import TorchEncoder
 
-CHOICES = ("auto", "torch", "onnx")  # or a candidate's name, or the beginning of one
+CHOICES = ("auto", "torch", "onnx", "tensorrt")  # or a candidate's name, or the beginning of one
 TIMING_S = 1.0  # seconds after which an encoder is not timed once more
 REMEMBERED = 16  # surveys kept: one per page size, set of graphs, and versions
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def default_store() -> Path:
 
 
 def open_encoder(checkpoint: Checkpoint, choice: str, probe: ProbePage, store: Path) -> VisionEncoder:
-    """The encoder `choice` names: "torch" is the oracle, "auto" the fastest of all, "onnx" the fastest of its kind.
+    """The encoder `choice` names: "torch" is the oracle, "auto" the fastest of all, "onnx" and "tensorrt" the fastest of their kind.
 
     Whatever it is, unless it is the oracle itself, it reproduced the golden pages just now. Candidates that do not are logged with their
     figures, and the next fastest serves. Raises OptionError for an unknown choice, EncoderError when nothing that `choice` names can serve.
@@ -69,12 +69,12 @@ def open_encoder(checkpoint: Checkpoint, choice: str, probe: ProbePage, store: P
         raise OptionError(f"no vision encoder {choice!r}; choose one of: {', '.join(CHOICES)}, or a name that glyph-rt doctor lists")
     if choice == ORACLE or (choice == "auto" and not store.is_dir()):  # before the digest, which reads every weight
         return TorchEncoder(checkpoint)
-    export = f"make one with: glyph-rt export --model {checkpoint.path}"
-    if not store.is_dir():
-        raise EncoderError(f"no exported graphs in {store}; {export}")
-    found = [c for c in candidates(checkpoint, store) if choice == "auto" or c.answers_to(choice)]
+    found = [c for c in candidates(checkpoint, store) if choice == "auto" or c.answers_to(choice)] if store.is_dir() else []
     if not found:
-        raise EncoderError(f"no exported graph in {store} answers to --encoder {choice}; {export}")
+        what, command = ("engine", "build --profile NAME") if choice.startswith("tensorrt") else ("exported graph", "export")
+        raise EncoderError(
+            f"no {what} in {store} answers to --encoder {choice}; make one with: glyph-rt {command} --model {checkpoint.path}"
+        )
     if [c.name for c in found] == [ORACLE]:
         return TorchEncoder(checkpoint)
     trials = survey(checkpoint, found, probe, store) if len(found) > 1 else [Trial(found[0].name)]

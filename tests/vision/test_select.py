@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -21,7 +22,9 @@ from glyph_rt.vision import open_encoder, select
 from glyph_rt.vision.candidates import candidates
 from glyph_rt.vision.golden import check, golden_path
 from glyph_rt.vision.graph import GraphKind, graph_folder
+from glyph_rt.vision.manifest import Manifest
 from glyph_rt.vision.onnx_encoder import OnnxEncoder
+from glyph_rt.vision.store import EngineStore
 from glyph_rt.vision.torch_encoder import TorchEncoder
 from tests.vision.parts import GREY, RED, distance, pages_of, probe, random_tower, stacked
 
@@ -77,6 +80,8 @@ def test_naming_what_is_not_there_is_an_error(checkpoint: Checkpoint, store: Pat
             open_encoder(checkpoint, "onnx", probe(), empty)
     with pytest.raises(EncoderError, match="answers to --encoder onnx-modern; make one with: glyph-rt export"):
         open_encoder(checkpoint, "onnx-modern", probe(), store)
+    with pytest.raises(EncoderError, match=r"no engine .* answers to --encoder tensorrt; make one with: glyph-rt build --profile"):
+        open_encoder(checkpoint, "tensorrt", probe(), store)
 
 
 @pytest.mark.parametrize("fastest", ["torch", "onnx-portable-fp32-grey"])
@@ -138,6 +143,25 @@ def test_without_its_golden_pages_a_graph_is_not_used(checkpoint: Checkpoint, st
     with pytest.raises(EncoderError, match="export"):
         open_encoder(checkpoint, "onnx", probe(), store)
     assert open_encoder(checkpoint, "auto", probe(), store).name == "torch"
+
+
+def test_an_engine_without_a_gpu_is_passed_over(
+    checkpoint: Checkpoint, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glyph_rt.vision.tensorrt_encoder.find_gpu", lambda: None)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    plan = b"a plan"
+    made_by = {"tensorrt": "tensorrt-rtx", "version": "1.7", "gpu": "any", "compute_capability": "8.9", "driver": "any"}
+    graph = {"onnx_digest": "graph", "profile": "rtx-4090", "profile_digest": "p", "flavour": "modern", "precision": "fp16"}
+    build = {"created": "today", "fused": 2, "depth": 2, "build_seconds": 1.0, "scratch_bytes": 1}
+    identity = {"plan_digest": hashlib.sha256(plan).hexdigest(), "plan_bytes": len(plan)}
+    for model in (checkpoint.digest, "another model"):
+        EngineStore(store / "tensorrt").publish(Manifest(model_digest=model, **made_by, **graph, **build, **identity), memoryview(plan))
+    assert names(checkpoint, store)[2:] == ["tensorrt-rtx-modern-fp16-grey"]
+    for choice in ("tensorrt", "tensorrt-rtx-modern-fp16-grey"):
+        with pytest.raises(EncoderError, match="TensorRT needs an NVIDIA GPU"):
+            open_encoder(checkpoint, choice, probe(), store)
+    assert not open_encoder(checkpoint, "auto", probe(), store).name.startswith("tensorrt")
 
 
 def test_foreign_old_and_broken_graphs_are_refused(checkpoint: Checkpoint, store: Path, tmp_path: Path) -> None:
