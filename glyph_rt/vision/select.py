@@ -91,12 +91,12 @@ def open_encoder(checkpoint: Checkpoint, choice: str, probe: ProbePage, store: P
     raise problems[0]
 
 
-def survey(checkpoint: Checkpoint, found: Sequence[Candidate], probe: ProbePage, store: Path) -> list[Trial]:
-    """How each candidate does on this box; remembered in `store` until anything it depends on changes."""
+def survey(checkpoint: Checkpoint, found: Sequence[Candidate], probe: ProbePage, store: Path, again: bool = False) -> list[Trial]:
+    """How each candidate does on this box; remembered in `store` until anything it depends on changes, or it is asked for again."""
     key = _survey_key(checkpoint, found, probe)
     path = graph_folder(checkpoint, store) / "surveys.json"
     remembered = _read(path)
-    if key not in remembered:
+    if again or key not in remembered:
         remembered[key] = [asdict(trial(candidate, checkpoint, probe)) for candidate in found]
         _write(path, dict(list(remembered.items())[-REMEMBERED:]))
     return [Trial(**fields) for fields in remembered[key]]
@@ -142,7 +142,8 @@ def _survey_key(checkpoint: Checkpoint, found: Sequence[Candidate], probe: Probe
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
     box = (_cpu_name(), str(os.cpu_count()), str(torch.get_num_threads()), gpu, torch.__version__, onnxruntime.__version__)
     page = f"{probe.width}x{probe.height}x{probe.patches.shape[-1]}"
-    return digest("survey/1", checkpoint.digest, *box, page, *(field for c in found for field in (c.name, c.signature)))
+    golden = (str(c.golden.stat().st_mtime_ns) if c.golden.is_file() else "none" for c in found)
+    return digest("survey/1", checkpoint.digest, *box, page, *(field for c in found for field in (c.name, c.signature)), *golden)
 
 
 def _cpu_name() -> str:
