@@ -8,6 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from glyph_rt.cli import build
+from glyph_rt.errors import ParityError
+from glyph_rt.vision.golden import Parity
+from glyph_rt.vision.gpu import Gpu
+from glyph_rt.vision.store import Engine, EngineStore
+
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -27,7 +33,7 @@ def test_an_engine_is_built_listed_verified_refused_and_pruned(home: Path) -> No
     pytest.importorskip("tensorrt_rtx_bindings", reason="tensorrt-rtx is not installed: pip install 'glyph-rt[rtx]'")
     done = glyph_rt("build", "--profile", "rtx-4090d")
     assert done.returncode == 0, done.stderr
-    assert "2 of 2 attentions fused" in done.stdout and "not run yet" in done.stderr
+    assert "2 of 2 attentions fused" in done.stdout and "not run: this box lacks the GPU" in done.stderr
     entry = Path(done.stdout.split()[0])
     assert entry.parent == home / "cache/glyph-rt/engines/tensorrt"
     assert (home / "config/glyph-rt/engine.key").stat().st_mode & 0o777 == 0o600
@@ -41,6 +47,27 @@ def test_an_engine_is_built_listed_verified_refused_and_pruned(home: Path) -> No
     assert "truncated" in verified.stdout and "1 engines would be refused" in verified.stderr
     assert f"removed {entry.name}" in glyph_rt("engines", "prune").stdout
     assert not entry.exists()
+
+
+@pytest.mark.slow
+def test_an_engine_that_overflows_in_fp16_is_built_in_bf16_and_it_says_so(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a box that has the GPU, whose engine fails the golden pages in fp16."""
+    pytest.importorskip("tensorrt_rtx_bindings", reason="tensorrt-rtx is not installed: pip install 'glyph-rt[rtx]'")
+
+    def prove(_: object, engine: Engine, *__: object) -> Parity:
+        if engine.manifest.precision == "fp16":
+            raise ParityError("the encoder produces NaN or infinity on golden page 'text'")
+        return Parity(0.9995, 1e-2, "text")
+
+    monkeypatch.setattr(build, "find_gpu", lambda: Gpu("NVIDIA GeForce RTX 4090", "8.9", "580.65.06"))
+    monkeypatch.setattr(build, "prove", prove)
+    build.run(build.BuildOptions(None, "rtx-4090"))
+    assert "NaN or infinity on golden page 'text'; building in bf16 instead" in capsys.readouterr().err
+    (entry,) = EngineStore(home / "cache/glyph-rt/engines/tensorrt").entries()
+    assert entry.manifest is not None
+    assert (entry.manifest.precision, entry.manifest.parity) == ("bf16", {"cosine": 0.9995, "error": 1e-2})
 
 
 @pytest.mark.parametrize(

@@ -61,20 +61,14 @@ def engine(trt: TensorRT, profile: Profile, modern: GraphFile) -> BuiltEngine:
 
 def test_the_readers_tower_builds_with_every_attention_fused(engine: BuiltEngine) -> None:
     assert engine.fusion.complete and str(engine.fusion) == "2 of 2 attentions fused"
-    assert len(engine.fusion.kernels) == 2 * DEPTH  # one set for each of the profile's two shapes
     assert len(engine.plan) > 1_000_000  # in bytes: TensorRT's own buffer says that it holds floats
-    assert 0 < engine.scratch < 300 * 2**20  # eight pages of 5,704 patches; one page's scores alone would be 260 MB a head
+    assert 0 < engine.scratch < 300 * 2**20  # two pages of 20,976 patches, whose scores alone would be 1.7 GB a head
     assert engine.timing_cache is None  # TensorRT for RTX keeps none
-
-
-def test_the_same_build_gives_the_same_plan(trt: TensorRT, profile: Profile, modern: GraphFile, engine: BuiltEngine) -> None:
-    assert build_engine(trt, modern, profile, DEPTH).plan == engine.plan
 
 
 def test_fp32_is_built_unfused_and_loudly(trt: TensorRT, profile: Profile, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Portable, since fp32 `Attention` has no kernel at all; with room for the scores that are written to memory."""
-    pages = profile.shapes[1].model_copy(update={"page_size": profile.shapes[0].page_size})
-    small = profile.model_copy(update={"shapes": (pages,), "workspace": 8 * 2**30})
+    small = profile.model_copy(update={"shapes": load_profile("orin-agx").shapes, "workspace": 8 * 2**30})
     with caplog.at_level(logging.WARNING):
         built = build_engine(trt, graph(tmp_path, "portable", "fp32"), small, DEPTH)
     assert built.fusion.fused == 0
@@ -100,6 +94,11 @@ def test_what_is_no_graph_of_ours_is_refused(trt: TensorRT, profile: Profile, mo
         node.input[:] = ["places" if name == "positions" else name for name in node.input]
     with pytest.raises(BuildError, match="has the inputs patches, places"):
         build_engine(trt, dataclasses.replace(modern, model=model.SerializeToString()), profile, DEPTH)
+
+
+def test_every_range_of_shapes_is_counted(trt: TensorRT, profile: Profile, modern: GraphFile, engine: BuiltEngine) -> None:
+    built = build_engine(trt, modern, profile.model_copy(update={"shapes": load_profile("h200").shapes}), DEPTH)
+    assert built.fusion.complete and len(built.fusion.kernels) == 2 * DEPTH
 
 
 @pytest.mark.slow

@@ -230,7 +230,7 @@ class IExecutionContext:
         if self._fake.faults.get("fails"):
             return False
         self._used = True
-        self._fake.device.streams[0].work.append(self._compute)
+        self._fake.device.streams[-1].work.append(self._compute)
         return True
 
     def _compute(self) -> None:

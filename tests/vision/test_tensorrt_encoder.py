@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.errors import EncoderError, NonFiniteError, OptionError
+from glyph_rt.cli import build
+from glyph_rt.errors import EncoderError, NonFiniteError, OptionError, ParityError
 from glyph_rt.typeset import PRESETS, Style, Typesetter
 from glyph_rt.vision import tensorrt_encoder
 from glyph_rt.vision.device import Device, open_device
+from glyph_rt.vision.golden import Golden, GoldenPage
 from glyph_rt.vision.store import Engine, EngineStore
 from glyph_rt.vision.tensorrt_encoder import PAGE_SHAPES, TensorRTEncoder
 from glyph_rt.vision.torch_encoder import TorchEncoder
@@ -148,6 +150,21 @@ def test_nan_is_an_error_and_not_an_answer(checkpoint: Checkpoint) -> None:
     box.oracle.tower.patch.bias.data = box.oracle.tower.patch.bias + float("nan")
     with pytest.raises(NonFiniteError, match="tensorrt"):
         box.encoder.encode(pages(1, 280, 140), 280, 140)
+
+
+def test_a_new_engine_is_proven_on_the_golden_pages(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Box(checkpoint)
+    patches = pages(2, 280, 140)
+    tokens = box.oracle.encode(patches, 280, 140).numpy()
+    rows = np.arange(0, 50, 7)
+    golden = Golden("m" * 64, tuple(GoldenPage(f"page {i}", 280, 140, patches[i], rows, tokens[i][rows]) for i in range(2)))
+    monkeypatch.setattr(build, "open_device", lambda: box.device)
+    engine, trt = Engine(manifest(PLAN), memoryview(PLAN)), TensorRT(box.trt, "tensorrt")
+    parity = build.prove(checkpoint, engine, trt, golden)
+    assert 0.99999 < parity.cosine <= 1.000001 and 0 < parity.error < 2e-3
+    box.oracle.tower.downsample.weight.data = box.oracle.tower.downsample.weight * 1.5  # a kernel that is wrong
+    with pytest.raises(ParityError, match="tensorrt-modern-fp16-grey encoder differs"):
+        build.prove(checkpoint, engine, trt, golden)
 
 
 def test_without_a_gpu_tensorrt_is_never_touched(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
