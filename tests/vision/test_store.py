@@ -155,6 +155,18 @@ def test_a_damaged_entry_is_refused_and_pruned(
     assert store.entries() == []
 
 
+@settings(max_examples=60, deadline=None)
+@given(which=st.sampled_from([PLAN, MANIFEST, SIGNATURE]), position=st.floats(0, 1, exclude_max=True), flips=st.integers(1, 255))
+def test_no_changed_byte_anywhere_gets_through(which: str, position: float, flips: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = EngineStore(Path(folder) / "engines", Path(folder) / "key")
+        file = store.publish(manifest(), memoryview(PLAN_BYTES)) / which
+        data = bytearray(file.read_bytes())
+        data[int(position * len(data))] ^= flips
+        file.write_bytes(data)
+        assert reason(store) in ("tampered", "signature")
+
+
 def test_a_manifest_of_another_schema_is_refused_even_when_signed(store: EngineStore, entry: Path) -> None:
     data = (entry / MANIFEST).read_bytes().replace(b'"fused": 24', b'"fused": "24"')
     (entry / MANIFEST).write_bytes(data)
