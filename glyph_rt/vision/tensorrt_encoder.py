@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +80,7 @@ class TensorRTEncoder:
         self._lock = threading.Lock()  # one stream, one scratch memory
         self._shapes: OrderedDict[tuple[int, int], _Shape] = OrderedDict()
         self._page_size: tuple[int, int] | None = None  # whose geometry is on the device
-        with device.active():
+        with _typed(self.name), device.active():
             self._runtime = trt.runtime(trt.logger())
             self._engine = self._deserialize(engine)
             self._type = trt.output_type(self._engine, OUTPUT)
@@ -112,7 +113,7 @@ class TensorRTEncoder:
         most = chosen.pages[1]
         waiting: deque[tuple[_Slot, int]] = deque()
         tokens: list[Tensor] = []
-        with self._lock, self._device.active():
+        with self._lock, _typed(self.name), self._device.active():
             try:
                 self._upload_geometry(width, height)
                 for number, start in enumerate(range(0, pages, most)):
@@ -238,6 +239,15 @@ class TensorRTEncoder:
             self._device.upload(self._geometry_staging, self._buffers[name], data.size, self._stream)
             self._stream.synchronize()  # the staging memory is used again
         self._page_size = (width, height)
+
+
+@contextmanager
+def _typed(name: str) -> Iterator[None]:
+    """What CUDA, torch and TensorRT's bindings raise, as EncoderError: the next encoder can serve."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, TypeError) as error:
+        raise EncoderError(f"the {name} encoder failed ({' '.join(str(error).split())[:300]})") from error
 
 
 def _ranges(engine: ICudaEngine) -> Iterator[Range]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.cli import build
-from glyph_rt.errors import EncoderError, NonFiniteError, OptionError, ParityError
+from glyph_rt.errors import EncoderError, EngineRefusedError, NonFiniteError, OptionError, ParityError
 from glyph_rt.typeset import PRESETS, Style, Typesetter
 from glyph_rt.vision import tensorrt_encoder
 from glyph_rt.vision.device import Device, open_device
@@ -23,7 +25,7 @@ from glyph_rt.vision.trt_api import TensorRT
 from tests.conftest import TEXT
 from tests.vision import fake_tensorrt
 from tests.vision.fake_tensorrt import FakeDevice, FakeTensorRT
-from tests.vision.test_store import manifest
+from tests.vision.test_store import ADA, manifest
 from tests.vision.test_trt_api import recorded
 
 RANGES = [((1, 8), (3, 200)), ((1, 8), (1, 2520))]  # least and most (pages, patches) of two optimisation profiles
@@ -165,6 +167,34 @@ def test_a_new_engine_is_proven_on_the_golden_pages(checkpoint: Checkpoint, monk
     box.oracle.tower.downsample.weight.data = box.oracle.tower.downsample.weight * 1.5  # a kernel that is wrong
     with pytest.raises(ParityError, match="tensorrt-modern-fp16-grey encoder differs"):
         build.prove(checkpoint, engine, trt, golden)
+
+
+def test_an_engine_of_the_store_is_opened_on_its_box_only(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    box, store = Box(checkpoint), EngineStore(tmp_path / "engines", tmp_path / "key")
+    store.publish(manifest(PLAN, model_digest=checkpoint.digest), memoryview(PLAN))
+    monkeypatch.setattr(tensorrt_encoder, "find_gpu", lambda: ADA)
+    monkeypatch.setattr(tensorrt_encoder, "load", lambda _: TensorRT(box.trt, "tensorrt"))
+    monkeypatch.setattr(tensorrt_encoder, "open_device", lambda _: box.device)
+    box.encoder = TensorRTEncoder.open(checkpoint, "o" * 64, store, "tensorrt")
+    box.check(2, 280, 140)
+    loaded = len(box.trt.deserialized)
+    monkeypatch.setattr(tensorrt_encoder, "find_gpu", lambda: dataclasses.replace(ADA, driver="575.51.03"))
+    with pytest.raises(EngineRefusedError, match=r"built for driver 580\.65\.06; this is 575\.51\.03"):
+        TensorRTEncoder.open(checkpoint, "o" * 64, store, "tensorrt")
+    assert len(box.trt.deserialized) == loaded  # refused before TensorRT saw a byte
+
+
+def test_an_error_of_cuda_is_one_the_next_encoder_can_stand_in_for(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+    box = Box(checkpoint)
+    monkeypatch.setattr(box.device, "upload", out_of_memory)
+    with pytest.raises(EncoderError, match=r"encoder failed \(CUDA out of memory\. Tried to allocate 2 GiB\)"):
+        box.encoder.encode(pages(1, 280, 140), 280, 140)
+    monkeypatch.setattr(FakeDevice, "allocate", out_of_memory)
+    with pytest.raises(EncoderError, match="CUDA out of memory"):
+        Box(checkpoint)
 
 
 def test_without_a_gpu_tensorrt_is_never_touched(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
