@@ -36,7 +36,10 @@ class Fusion:
 
     @classmethod
     def of(cls, listing: str, depth: int, profiles: int) -> Fusion:
-        """Counted from a listing of the engine's layers. Each optimisation profile has kernels of its own, listed more than once."""
+        """Counted from the builder's listing of layers, since an engine inspector needs the GPU.
+
+        Each optimisation profile has kernels of its own, listed more than once.
+        """
         names = tuple(sorted(set(_ATTENTION.findall(listing))))
         return cls(len(names) // profiles, depth, names)
 

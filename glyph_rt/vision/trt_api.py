@@ -101,10 +101,6 @@ class Builder(Protocol):
     def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory | None: ...
 
 
-class EngineInspector(Protocol):
-    def get_engine_information(self, format: Any) -> str: ...
-
-
 class IExecutionContext(Protocol):
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool: ...
     def set_input_shape(self, name: str, shape: Shape) -> bool: ...
@@ -126,7 +122,6 @@ class ICudaEngine(Protocol):
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Sequence[int]]: ...
     def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int: ...
     def create_execution_context(self, strategy: Any) -> IExecutionContext | None: ...
-    def create_engine_inspector(self) -> EngineInspector: ...
 
 
 class Runtime(Protocol):
@@ -209,10 +204,6 @@ class TensorRT:
         if context is None:
             raise EncoderError(f"{self.flavour} {self.version} made no execution context; is GPU memory left?")
         return context
-
-    def layer_information(self, engine: ICudaEngine) -> str:
-        """What is in an engine, as JSON."""
-        return engine.create_engine_inspector().get_engine_information(self.module.LayerInformationFormat.JSON)
 
     def output_type(self, engine: ICudaEngine, name: str) -> str:
         """float32, float16 or bfloat16. Raises EncoderError for any other."""
