@@ -56,9 +56,9 @@ def vision_parity(checkpoint: Checkpoint, device: str) -> dict[str, float]:
     patches = np.stack([page.patches for page in pages])
     expected = TorchEncoder(checkpoint).encode(patches, pages[0].width, pages[0].height)
     out = {}
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        found = TorchEncoder(checkpoint, device, dtype).encode(patches, pages[0].width, pages[0].height)
-        out[str(dtype)] = float((found - expected).abs().max() / expected.abs().max())
+    for precision in ("fp32", "bf16", "fp16"):
+        found = TorchEncoder(checkpoint, device, precision).encode(patches, pages[0].width, pages[0].height)
+        out[precision] = float((found - expected).abs().max() / expected.abs().max())
     return out
 
 

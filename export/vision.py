@@ -1,50 +1,106 @@
-"""The vision tower as an ONNX graph for any number of pages of any size."""
+"""The vision tower as an ONNX graph for any number of pages of any size, with golden pages beside it."""
 
 from __future__ import annotations
 
+import logging
+import tempfile
+import warnings
 from pathlib import Path
 
-import onnx
+import onnx_ir as ir
 import torch
+from glyph_rt.export.golden import ensure_golden
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.vision.geometry import page_geometry
-from glyph_rt.vision.onnx_encoder import INPUTS, MODEL_DIGEST, OUTPUT
-from glyph_rt.vision.select import onnx_path
-from glyph_rt.vision.torch_encoder import VISION_PREFIX
-from glyph_rt.vision.tower import load_tower
+from glyph_rt.vision.graph import FLAVOURS, INPUTS, OUTPUT, GraphFacts, GraphKind
+from glyph_rt.vision.torch_encoder import DTYPES, VISION_PREFIX
+from glyph_rt.vision.tower import VisionTower, load_tower
 
-OPSET = 18  # decomposed attention: every ONNX Runtime, and the TensorRT 10.3 parser, take it
+SAMPLE = (112, 84)  # px: the page the tower is traced with; pages and patches are dynamic in the graph
+MAX_PROTO = 3 * 2**29  # bytes of weights inside the graph's file: protobuf stops at 2 GB, and torch itself draws the line here
 
 
-def export_vision(checkpoint: Checkpoint, store: Path) -> Path:
-    """Write the fp32 graph of this checkpoint's tower into `store` and return its path.
+def export_vision(checkpoint: Checkpoint, store: Path, kind: GraphKind | None = None) -> Path:
+    """Write one graph of this checkpoint's tower into `store` (default: portable, fp32, grey) and return its path.
 
-    Pages and patches are dynamic. The file appears whole or not at all.
+    The file appears whole or not at all. Above MAX_PROTO its weights are in a second file beside it. Only the vision tower's
+    tensors are read; memory holds the fp32 tower while golden pages are made, and afterwards one tower in the graph's precision.
+    Raises ModelError for a checkpoint without a usable tower, NonFiniteError when its golden pages are not finite.
     """
-    vision = checkpoint.config.vision_config
-    tower, table = load_tower(vision, checkpoint.tensors(VISION_PREFIX), torch.float32)
-    geometry = page_geometry(112, 84, table, vision.hidden_size // vision.num_heads, vision.rope_parameters["rope_theta"])
-    patches = torch.zeros(2, len(geometry.positions), tower.patch.in_features, dtype=torch.uint8)
-    pages = torch.export.Dim("pages", min=1, max=64)
-    blocks = torch.export.Dim("visual_tokens", min=2, max=16384)
-    per_patch = {0: 4 * blocks}  # a page has four patches for each visual token
-    program = torch.onnx.export(
-        tower,
-        (patches, geometry.positions, geometry.cos, geometry.sin),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=list(INPUTS),
-        output_names=[OUTPUT],
-        dynamic_shapes=({0: pages, 1: 4 * blocks}, per_patch, per_patch, per_patch),
-        verbose=False,
-    )
-    assert program is not None
-    model = program.model_proto
-    onnx.helper.set_model_props(model, {MODEL_DIGEST: checkpoint.digest})
-    path = onnx_path(checkpoint, store)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    onnx.save_model(model, part)
-    part.replace(path)
+    kind = kind or GraphKind()
+    path = kind.path(checkpoint, store)
+    golden = ensure_golden(checkpoint, store, kind.colour)
+    tower, table = load_tower(checkpoint.config.vision_config, checkpoint.tensors(VISION_PREFIX), DTYPES[kind.precision])
+    program = trace(tower, table, kind)
+    program.model.metadata_props.update(GraphFacts.of(kind, checkpoint, golden.digest).metadata())
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        part = Path(folder) / path.name
+        program.save(part, external_data=_weight_bytes(program) > MAX_PROTO)
+        data = Path(f"{path}.data")
+        # The graph goes first and comes last: at no time does one stand beside the weights of another.
+        path.unlink(missing_ok=True)
+        data.unlink(missing_ok=True)
+        if (part.parent / data.name).exists():
+            (part.parent / data.name).replace(data)
+        part.replace(path)
     return path
+
+
+def trace(tower: VisionTower, table: torch.Tensor, kind: GraphKind) -> torch.onnx.ONNXProgram:
+    """The tower as an ONNX program, in memory. `table` is its position table, as load_tower gives it."""
+    vision = tower.config
+    geometry = page_geometry(*SAMPLE, table, vision.hidden_size // vision.num_heads, vision.rope_parameters["rope_theta"])
+    for block in tower.blocks:
+        block.attn.in_steps = kind.flavour == "portable"
+    patches = torch.zeros(2, len(geometry.positions), kind.patch_bytes, dtype=torch.uint8)
+    pages = torch.export.Dim("pages", min=1, max=64)
+    tokens = torch.export.Dim("visual_tokens", min=2, max=16384)
+    per_patch = {0: 4 * tokens}  # a page has four patches for each visual token
+    # torch warns of torchvision's operators, which nothing here needs, of its own deprecations, and that equal dimensions share a name.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(action="ignore"):
+        program = torch.onnx.export(
+            tower,
+            (patches, geometry.positions, geometry.cos, geometry.sin),
+            dynamo=True,
+            opset_version=FLAVOURS[kind.flavour],
+            input_names=list(INPUTS),
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: pages, 1: 4 * tokens}, per_patch, per_patch, per_patch),
+            verbose=False,
+        )
+    assert program is not None  # only without dynamo
+    _tidy(program.model)
+    for node in program.model.graph:
+        if node.op_type == "Attention":
+            node.attributes["softmax_precision"] = ir.AttrInt64("softmax_precision", ir.DataType.FLOAT.value)
+    return program
+
+
+def _tidy(model: ir.Model) -> None:
+    """Make the target of every Reshape a constant, 0 copying a dynamic dimension and -1 inferring one, and drop what is then unused.
+
+    The exporter computes targets from the input's shape instead, in nodes that ONNX Runtime places on the CPU: with them, a session that
+    forbids the CPU (onnx_cuda.py) could not open the graph.
+    """
+    for node in model.graph:
+        if node.op_type != "Reshape":
+            continue
+        source, result = node.inputs[0], node.outputs[0]
+        assert source is not None and source.shape is not None and result.shape is not None
+        if len(result.shape) < 2:
+            continue  # part of such a computation: unused in a moment
+        target = [d if isinstance(d, int) else 0 if d == source.shape[i] else -1 for i, d in enumerate(result.shape)]
+        assert target.count(-1) <= 1
+        shape = ir.Value(name=f"{result.name}_shape", const_value=ir.tensor(target, ir.DataType.INT64))
+        model.graph.register_initializer(shape)
+        node.replace_input_with(1, shape)
+        node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
+    RemoveUnusedNodesPass()(model)
+    ClearMetadataAndDocStringPass()(model)  # each node's Python stack, with the paths of this machine
+
+
+def _weight_bytes(program: torch.onnx.ONNXProgram) -> int:
+    return sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value is not None)

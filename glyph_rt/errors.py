@@ -39,12 +39,38 @@ class OptionError(GlyphError):
     exit_code = 2
 
 
+class ProfileError(GlyphError):
+    """An engine profile is unknown, malformed, or asks for what no engine can be."""
+
+    exit_code = 2
+
+
 class LimitError(GlyphError):
     """The request is larger than a limit; refused before any work."""
 
 
 class EncoderError(GlyphError):
     """A vision encoder cannot be built or opened, or did not agree with the oracle."""
+
+
+class ParityError(EncoderError):
+    """A vision encoder does not reproduce the golden pages: its file, its kernels or its precision are wrong, and it is not used."""
+
+
+class BuildError(EncoderError):
+    """TensorRT could not build an engine."""
+
+
+class EngineRefusedError(EncoderError):
+    """An engine of the store may not be loaded. `reason` says why in one word; nothing of it was deserialised."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class StoreError(GlyphError):
+    """The engine store cannot be read or written: no space, no permission, no key."""
 
 
 class NonFiniteError(GlyphError):

@@ -54,15 +54,15 @@ class Runtime:
     ) -> Runtime:
         """Open a model directory in Hugging Face layout; None: the embedded reader.
 
-        style: a preset's name, a JSON file or a Style; None: the one the model was trained for. encoder: "auto", "torch" or
-        "onnx". store: where exported vision graphs are looked for. Raises ModelError, StyleError, EncoderError, OptionError.
+        style: a preset's name, a JSON file or a Style; None: the one the model was trained for. encoder: "auto", "torch",
+        "onnx", or a name that `glyph-rt doctor` lists. store: where exported vision graphs are looked for.
+
+        Raises ModelError, StyleError, EncoderError, OptionError.
         """
         checkpoint = Checkpoint.open(None if model is None else Path(model))
         limits = limits or Limits()
         typesetter = open_typesetter(checkpoint, style, limits.page_bytes)
-        probe_page = next(typesetter.pages("The quick brown fox jumps over 13 lazy dogs."))
-        probe = ProbePage(probe_page.patches[None].copy(), probe_page.width, probe_page.height)
-        vision = open_encoder(checkpoint, encoder, probe, store or default_store())
+        vision = open_encoder(checkpoint, encoder, probe_page(typesetter), store or default_store())
         language = LanguageModel(checkpoint)
         _ = checkpoint.digest  # names every document's KV; hashed now, while the files that were just read are in memory
         if vision.out_hidden != checkpoint.config.text_config.hidden_size:
@@ -201,3 +201,9 @@ def open_typesetter(checkpoint: Checkpoint, asked: str | Style | None, cache_byt
             "install the font and the freetype-py version it was trained with, or choose a --style"
         )
     return typesetter
+
+
+def probe_page(typesetter: Typesetter) -> ProbePage:
+    """A full page of the style, on which vision encoders are timed. Its line ends show whether the style marks them in colour."""
+    page = next(typesetter.pages("The quick brown fox jumps over 13 lazy dogs.\n" * 400))
+    return ProbePage(page.patches[None].copy(), page.width, page.height)

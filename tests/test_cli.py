@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.cli import main
+from glyph_rt.vision.graph import GraphKind
 from tests.conftest import TEXT
 
 Run = Callable[..., tuple[int, str, str]]
@@ -102,6 +104,8 @@ def test_doctor_says_what_will_be_used(run: Run, random_model: Path) -> None:
     facts = json.loads(out)
     assert facts["vision encoder"].startswith("torch") and facts["style"].startswith("reader: 280 x 140 px")
     assert "onnxruntime" in facts["packages"] and "CPUExecutionProvider" in facts["onnxruntime providers"]
+    (encoder,) = facts["vision encoders"]
+    assert encoder["name"] == "torch" and encoder["chosen"] and encoder["usable"] and encoder["ms_per_page"] > 0
 
 
 def test_export_makes_the_encoder_that_ask_then_uses(run: Run, note: Path, random_model: Path, tmp_path: Path) -> None:
@@ -109,6 +113,14 @@ def test_export_makes_the_encoder_that_ask_then_uses(run: Run, note: Path, rando
     assert code == 0 and Path(out.split(" (")[0]).is_relative_to(tmp_path / "cache")
     common = ("ask", note, "Weight?", "--model", random_model, "--max-new-tokens", 8)
     assert run(*common, "--encoder", "onnx")[:2] == run(*common, "--encoder", "torch")[:2]
+    GraphKind("modern", "bf16").path(Checkpoint.open(random_model), tmp_path / "cache" / "glyph-rt" / "engines").write_bytes(b"no graph")
+    code, out, _ = run("doctor", "--model", random_model)
+    table = out[out.index("vision encoders") :].splitlines()
+    names = ["torch", "onnx-portable-fp32-grey", "onnx-modern-bf16-grey", "torch-bf16"]
+    assert code == 0 and [line.removeprefix("*").split()[0] for line in table[1:]] == names
+    assert (
+        sum(line.startswith("*") for line in table) == 1 and "the oracle" in table[1] and "not used: ONNX Runtime cannot open" in table[3]
+    )
 
 
 GOOD = ["ask", "{folder}/good.txt", "Weight?", "--model", "{model}"]
@@ -134,6 +146,8 @@ BAD_INPUTS = {
     "bad size": ([*GOOD, "--kv-bytes", "lots"], 2, "is not a size"),
     "bad temperature": ([*GOOD, "--temperature", "-1"], 2, "temperature must lie between"),
     "bad token count": ([*GOOD, "--max-new-tokens", "0"], 2, "max-new-tokens must be at least 1"),
+    "unknown flavour": (["export", "--model", "{model}", "--flavour", "old"], 2, "choose one of: portable, modern"),
+    "unknown precision": (["export", "--model", "{model}", "--precision", "int4"], 2, "choose one of: fp32, fp16, bf16"),
     "unknown encoder": ([*GOOD, "--encoder", "gpu"], 2, "choose one of: auto, torch, onnx"),
     "encoder not exported": ([*GOOD, "--encoder", "onnx"], 1, "glyph-rt export"),
     "unknown option": ([*GOOD, "--nope"], 2, "No such option"),

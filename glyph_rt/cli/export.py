@@ -9,14 +9,16 @@ from pathlib import Path
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError
 from glyph_rt.vision import default_store
+from glyph_rt.vision.graph import GraphKind
 
 
-def run(model: Path | None, out: Path | None) -> None:
+def run(model: Path | None, out: Path | None, kind: GraphKind) -> None:
     if importlib.util.find_spec("onnxscript") is None:
         raise EncoderError("exporting needs onnx and onnxscript; install them with: pip install 'glyph-rt[export]'")
     from glyph_rt.export.vision import export_vision
 
     checkpoint = Checkpoint.open(model)
     start = time.perf_counter()
-    path = export_vision(checkpoint, out or default_store())
-    print(f"{path} ({path.stat().st_size / 2**20:.1f} MiB, {time.perf_counter() - start:.1f} s)")
+    path = export_vision(checkpoint, out or default_store(), kind)
+    size = sum(file.stat().st_size for file in (path, Path(f"{path}.data")) if file.is_file())
+    print(f"{path} ({size / 2**20:.1f} MiB, {time.perf_counter() - start:.1f} s)")

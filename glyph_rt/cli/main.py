@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from glyph_rt.cli.engines import app as engines
 from glyph_rt.errors import GlyphError
 
 app = typer.Typer(
@@ -49,7 +50,7 @@ def ask(
     draft: Annotated[
         bool, typer.Option("--draft/--no-draft", help="Check guesses from the document's text, several tokens a step; changes no token.")
     ] = True,
-    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch or onnx.")] = "auto",
+    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
     text_bytes: TextBytesOption = "16MiB",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming the answer.")] = False,
@@ -90,11 +91,35 @@ def doctor(
 def export(
     model: ModelOption = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Store of exported graphs. Default: the user's cache.")] = None,
+    flavour: Annotated[
+        str, typer.Option(help="portable (opset 18, runs everywhere) or modern (opset 23, one attention operator).")
+    ] = "portable",
+    precision: Annotated[str, typer.Option(help="Of the matrices: fp32, fp16 or bf16.")] = "fp32",
+    colour: Annotated[bool, typer.Option("--colour", help="Take pages with colour; grey ones then cost no more than their input.")] = False,
 ) -> None:
-    """Export the model's vision tower to ONNX, so that ONNX Runtime can run it. Needs the `export` extra."""
+    """Export the model's vision tower to ONNX, with golden pages to check it by. Needs the `export` extra."""
     from glyph_rt.cli.export import run
+    from glyph_rt.vision.graph import GraphKind
 
-    run(model, out)
+    run(model, out, GraphKind(flavour, precision, colour))
+
+
+@app.command()
+def build(
+    profile: Annotated[str, typer.Option(metavar="NAME|FILE", help="What to build for which box: a name, or a .yaml file.")],
+    model: ModelOption = None,
+    onnx: Annotated[Path | None, typer.Option("--onnx", metavar="FILE", help="An exported graph. Default: exported as needed.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="STORE", help="Engine store. Default: in the user's cache.")] = None,
+    limit: Annotated[str, typer.Option(metavar="SIZE", help="Most the store may hold; the least recently used engines leave.")] = "16GiB",
+) -> None:
+    """Build the vision tower's TensorRT engine for one box. Needs TensorRT, or the `rtx` extra, and the `export` extra."""
+    from glyph_rt.cli.build import BuildOptions, run
+    from glyph_rt.memory import parse_size
+
+    run(BuildOptions(model, profile, onnx, out, parse_size(limit)))
+
+
+app.add_typer(engines, name="engines")
 
 
 @app.command(name="train-reader")

@@ -12,13 +12,13 @@ MAX_BATCH = 8  # pages per call: bounds the workspace; more pages are encoded in
 
 
 class VisionEncoder(Protocol):
-    """Encodes batches of pages of one size. Implementations are the torch oracle and ONNX Runtime.
+    """Encodes batches of pages of one size. Implementations are the torch oracle and runners of exported graphs.
 
-    Every implementation computes the same function: a test holds each to the torch oracle, and the torch oracle to
-    transformers. Safe to call from several threads.
+    Every implementation computes the same function: golden.py holds each to the torch oracle at every start, and a test holds the
+    torch oracle to transformers. Safe to call from several threads.
     """
 
-    name: str  # "torch", "onnx"
+    name: str  # "torch", "onnx-portable-fp32-grey": part of a document's identity, so it says the precision
     out_hidden: int
 
     def encode(self, patches: NDArray[np.uint8], width: int, height: int) -> Tensor:

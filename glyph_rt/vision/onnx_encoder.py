@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -12,42 +13,62 @@ from torch import Tensor
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError
+from glyph_rt.vision.geometry import VisionGeometry
+from glyph_rt.vision.graph import INPUTS, OUTPUT, GraphFacts
 from glyph_rt.vision.torch_encoder import VISION_PREFIX, checked_finite, geometry_cache
-from glyph_rt.vision.tower import PATCH_BYTES
+from glyph_rt.vision.tower import COLOUR_PATCH_BYTES, PATCH_BYTES
 
-INPUTS = ("patches", "positions", "cos", "sin")
-OUTPUT = "visual_tokens"
-MODEL_DIGEST = "glyph_rt.model_digest"  # metadata key: the checkpoint the graph was exported from
+
+def open_session(checkpoint: Checkpoint, path: Path, providers: list[Any], options: ort.SessionOptions) -> tuple[Any, GraphFacts]:
+    """An InferenceSession of an exported graph, and what the graph says of itself. Raises EncoderError when it is not of use."""
+    if not path.is_file():
+        raise EncoderError(f"no exported vision tower at {path}; make it with: glyph-rt export --model {checkpoint.path}")
+    try:
+        session = ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+        raise EncoderError(f"ONNX Runtime cannot open {path}: {str(error).splitlines()[0]}") from None
+    return session, GraphFacts.read(session.get_modelmeta().custom_metadata_map, path, checkpoint)
+
+
+def position_table(checkpoint: Checkpoint) -> Tensor:
+    """The checkpoint's position embedding, fp32 [side * side, hidden]. All that an encoder of a graph reads of the checkpoint."""
+    (table,) = (tensor for _, tensor in checkpoint.tensors(VISION_PREFIX + "embeddings."))
+    return table.float()
+
+
+def fitted(patches: NDArray[np.uint8], patch_bytes: int, encoder: str) -> NDArray[np.uint8]:
+    """Ink patches as a graph takes them: grey ones become three equal planes where it takes colour. EncoderError for the reverse."""
+    if patches.shape[-1] == PATCH_BYTES and patch_bytes == COLOUR_PATCH_BYTES:
+        return np.tile(patches, 3)
+    if patches.shape[-1] != patch_bytes:
+        raise EncoderError(
+            f"the {encoder} encoder takes grey pages only; choose a --style without colour, or --encoder torch, "
+            "or run glyph-rt export --colour"
+        )
+    return np.ascontiguousarray(patches)
 
 
 class OnnxEncoder:
-    """VisionEncoder on ONNX Runtime's CPU provider, fp32.
+    """VisionEncoder on ONNX Runtime's CPU provider.
 
-    Raises EncoderError when the file is no such graph, or was exported from another checkpoint.
+    Raises EncoderError when the file is no such graph, was exported from another checkpoint, or has a precision this provider cannot run
+    (ONNX Runtime has no bf16 matrix product on a CPU).
     """
 
-    name = "onnx"
-
     def __init__(self, checkpoint: Checkpoint, path: Path, threads: int = 0) -> None:
-        if not path.is_file():
-            raise EncoderError(f"no exported vision tower at {path}; make it with: glyph-rt export --model {checkpoint.path}")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads  # 0: one per core
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-            raise EncoderError(f"ONNX Runtime cannot open {path}: {str(error).splitlines()[0]}") from None
-        exported_from = self._session.get_modelmeta().custom_metadata_map.get(MODEL_DIGEST)
-        if exported_from != checkpoint.digest:
-            raise EncoderError(f"{path} was exported from another checkpoint; run glyph-rt export --model {checkpoint.path} again")
-        (table,) = (t for _, t in checkpoint.tensors(VISION_PREFIX + "embeddings."))
-        self.geometry = geometry_cache(checkpoint, table)
-        self.out_hidden = int(checkpoint.config.vision_config.out_hidden_size)
+        self._session, self.facts = open_session(checkpoint, path, ["CPUExecutionProvider"], options)
+        self.name = f"onnx-{self.facts.kind.name}"
+        self.geometry = geometry_cache(checkpoint, position_table(checkpoint))
+        self.out_hidden = int(self.facts.out_hidden)
 
     def encode(self, patches: NDArray[np.uint8], width: int, height: int) -> Tensor:
-        if patches.shape[-1] != PATCH_BYTES:
-            raise EncoderError("this exported graph takes grey pages only; choose a --style without colour, or --encoder torch")
-        geometry = self.geometry(width, height)
+        tokens = self._run(fitted(patches, self.facts.kind.patch_bytes, self.name), self.geometry(width, height))
+        return checked_finite(tokens, self.name)
+
+    def _run(self, patches: NDArray[np.uint8], geometry: VisionGeometry) -> Tensor:
+        """Visual tokens fp32 on the CPU."""
         feed = (patches, geometry.positions.numpy(), geometry.cos.numpy(), geometry.sin.numpy())
         (tokens,) = self._session.run([OUTPUT], dict(zip(INPUTS, feed, strict=True)))
-        return checked_finite(torch.from_numpy(tokens), self.name)
+        return torch.from_numpy(tokens).float()

@@ -1,34 +1,56 @@
-"""Which encoder this box uses: the fastest that agrees with the oracle on a real page."""
+"""Which encoder this box uses: the fastest, by measurement, of those that reproduce the golden pages."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import platform
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
+import torch
 from numpy.typing import NDArray
 
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.errors import EncoderError, OptionError
+from glyph_rt.errors import EncoderError, GlyphError, OptionError, ParityError
+from glyph_rt.identity import digest
+from glyph_rt.vision.candidates import ORACLE, Candidate, candidates
 from glyph_rt.vision.encoder import VisionEncoder
-from glyph_rt.vision.onnx_encoder import OnnxEncoder
+from glyph_rt.vision.golden import Golden, Parity, check
+from glyph_rt.vision.graph import graph_folder
 from glyph_rt.vision.torch_encoder import TorchEncoder
 
-CHOICES = ("auto", "torch", "onnx")
-TOLERANCE = 1e-3  # fp32 encoders: largest difference from the oracle, relative to its largest value
+CHOICES = ("auto", "torch", "onnx", "tensorrt")  # or a candidate's name, or the beginning of one
+TIMING_S = 1.0  # seconds after which an encoder is not timed once more
+REMEMBERED = 16  # surveys kept: one per page size, set of graphs, and versions
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ProbePage:
-    """A drawn page on which encoders are compared and timed: ink uint8 [1, patches, 196] and its size in px."""
+    """A full page of the style in use, on which encoders are timed: ink uint8 [1, patches, 196 or 588] and its size in px."""
 
     patches: NDArray[np.uint8]
     width: int
     height: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How one candidate did here."""
+
+    name: str
+    problem: str = ""  # why it cannot be used; empty when it can
+    refused: bool = False  # it runs, but does not reproduce the golden pages
+    seconds: float = 0.0  # per page
+    cosine: float = 1.0  # the lowest of any golden visual token with the oracle's
+    error: float = 0.0  # the largest difference from the oracle, relative to its range
 
 
 def default_store() -> Path:
@@ -37,53 +59,116 @@ def default_store() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "glyph-rt" / "engines"
 
 
-def onnx_path(checkpoint: Checkpoint, store: Path) -> Path:
-    """Where the fp32 graph of this checkpoint belongs in `store`."""
-    return store / checkpoint.digest[:16] / "vision-fp32.onnx"
-
-
 def open_encoder(checkpoint: Checkpoint, choice: str, probe: ProbePage, store: Path) -> VisionEncoder:
-    """The encoder `choice` names; "auto" takes ONNX Runtime when it has been exported, agrees, and is faster.
+    """The encoder `choice` names: "torch" is the oracle, "auto" the fastest of all, "onnx" and "tensorrt" the fastest of their kind.
 
-    Raises OptionError for an unknown choice, EncoderError when a named encoder is not there or does not agree.
+    Whatever it is, unless it is the oracle itself, it reproduced the golden pages just now. Candidates that do not are logged with their
+    figures, and the next fastest serves. Raises OptionError for an unknown choice, EncoderError when nothing that `choice` names can serve.
     """
-    if choice not in CHOICES:
-        raise OptionError(f"no vision encoder {choice!r}; choose one of: {', '.join(CHOICES)}")
-    oracle = TorchEncoder(checkpoint)
-    if choice == "torch" or not store.is_dir():  # before the digest, which reads every weight
-        if choice == "onnx":
-            raise EncoderError(f"no exported graphs in {store}; make one with: glyph-rt export --model {checkpoint.path}")
-        return oracle
-    path = onnx_path(checkpoint, store)
-    if choice == "auto" and not path.is_file():
-        return oracle
-    candidate = OnnxEncoder(checkpoint, path)
-    error = disagreement(candidate, oracle, probe)
-    if error > TOLERANCE:
-        message = f"the onnx encoder differs from the torch oracle by {error:.1e} of its range; the limit is {TOLERANCE:.0e}"
-        if choice == "onnx":
-            raise EncoderError(message)
-        _log.warning("%s; using torch", message)
-        return oracle
-    if choice == "onnx":
-        return candidate
-    times = {encoder.name: _seconds(encoder, probe) for encoder in (oracle, candidate)}
-    _log.info("vision encoders, seconds per page: %s", times)
-    return candidate if times["onnx"] < times["torch"] else oracle
+    if choice.partition("-")[0] not in CHOICES:
+        raise OptionError(f"no vision encoder {choice!r}; choose one of: {', '.join(CHOICES)}, or a name that glyph-rt doctor lists")
+    if choice == ORACLE or (choice == "auto" and not store.is_dir()):  # before the digest, which reads every weight
+        return TorchEncoder(checkpoint)
+    found = [c for c in candidates(checkpoint, store) if choice == "auto" or c.answers_to(choice)] if store.is_dir() else []
+    if not found:
+        what, command = ("engine", "build --profile NAME") if choice.startswith("tensorrt") else ("exported graph", "export")
+        raise EncoderError(
+            f"no {what} in {store} answers to --encoder {choice}; make one with: glyph-rt {command} --model {checkpoint.path}"
+        )
+    if [c.name for c in found] == [ORACLE]:
+        return TorchEncoder(checkpoint)
+    trials = survey(checkpoint, found, probe, store) if len(found) > 1 else [Trial(found[0].name)]
+    problems: list[GlyphError] = [(ParityError if t.refused else EncoderError)(t.problem) for t in trials if t.problem]
+    for problem in problems:
+        _log.log(logging.WARNING if isinstance(problem, ParityError) else logging.INFO, "%s; it is not used", problem)
+    for trial in ranked(trials):
+        candidate = next(c for c in found if c.name == trial.name)
+        try:
+            return admit(candidate, checkpoint)[0]
+        except GlyphError as error:
+            problems.append(error)
+            _log.warning("%s; it is not used", error)
+    raise problems[0]
 
 
-def disagreement(candidate: VisionEncoder, oracle: VisionEncoder, probe: ProbePage) -> float:
-    """Largest absolute difference on the probe page, relative to the oracle's largest absolute value."""
-    expected = oracle.encode(probe.patches, probe.width, probe.height)
-    found = candidate.encode(probe.patches, probe.width, probe.height)
-    return float((found - expected).abs().max() / expected.abs().max())
+def survey(checkpoint: Checkpoint, found: Sequence[Candidate], probe: ProbePage, store: Path, again: bool = False) -> list[Trial]:
+    """How each candidate does on this box; remembered in `store` until anything it depends on changes, or it is asked for again."""
+    key = _survey_key(checkpoint, found, probe)
+    path = graph_folder(checkpoint, store) / "surveys.json"
+    remembered = _read(path)
+    if again or key not in remembered:
+        remembered[key] = [asdict(trial(candidate, checkpoint, probe)) for candidate in found]
+        _write(path, dict(list(remembered.items())[-REMEMBERED:]))
+    return [Trial(**fields) for fields in remembered[key]]
 
 
-def _seconds(encoder: VisionEncoder, probe: ProbePage) -> float:
-    """Best of three, after one run that is not counted."""
-    times = []
-    for _ in range(4):
+def ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """Those that can be used, the fastest first."""
+    return sorted((t for t in trials if not t.problem), key=lambda t: t.seconds)
+
+
+def trial(candidate: Candidate, checkpoint: Checkpoint, probe: ProbePage) -> Trial:
+    """Open one candidate, hold it to the golden pages, and time it on the probe page."""
+    try:
+        encoder, parity = admit(candidate, checkpoint)
+        return Trial(candidate.name, "", False, seconds_per_page(encoder, probe), parity.cosine, parity.error)
+    except GlyphError as error:
+        return Trial(candidate.name, str(error), isinstance(error, ParityError))
+
+
+def admit(candidate: Candidate, checkpoint: Checkpoint) -> tuple[VisionEncoder, Parity]:
+    """The candidate's encoder, after it reproduced the golden pages. Raises EncoderError when there are none, ParityError if it did not.
+
+    The oracle is what they were made with: it needs none, so that it can serve whatever became of the store.
+    """
+    if candidate.name == ORACLE:
+        return TorchEncoder(checkpoint), Parity(1.0, 0.0, "")
+    golden = Golden.load(candidate.golden, checkpoint.digest)
+    encoder = candidate.open(golden)
+    return encoder, check(encoder, golden, candidate.precision)
+
+
+def seconds_per_page(encoder: VisionEncoder, probe: ProbePage) -> float:
+    """Best of up to three, after one run that is not counted."""
+    times: list[float] = []
+    while len(times) < 4 and (len(times) < 2 or sum(times[1:]) < TIMING_S):
         start = time.perf_counter()
         encoder.encode(probe.patches, probe.width, probe.height)
         times.append(time.perf_counter() - start)
     return min(times[1:])
+
+
+def _survey_key(checkpoint: Checkpoint, found: Sequence[Candidate], probe: ProbePage) -> str:
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    box = (_cpu_name(), str(os.cpu_count()), str(torch.get_num_threads()), gpu, torch.__version__, onnxruntime.__version__)
+    page = f"{probe.width}x{probe.height}x{probe.patches.shape[-1]}"
+    golden = (str(c.golden.stat().st_mtime_ns) if c.golden.is_file() else "none" for c in found)
+    return digest("survey/1", checkpoint.digest, *box, page, *(field for c in found for field in (c.name, c.signature)), *golden)
+
+
+def _cpu_name() -> str:
+    """The processor's own name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Remembered surveys; none when the file is missing or broken, which only costs measuring again."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return {key: [asdict(Trial(**fields)) for fields in rows] for key, rows in data.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _write(path: Path, surveys: dict[str, list[dict[str, Any]]]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(surveys, indent=1), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:  # a store that cannot be written to is still one to run from
+        _log.info("timings of vision encoders are not remembered: %s", error)

@@ -17,6 +17,7 @@ from glyph_rt.vision.tower import VisionTower, load_tower
 
 VISION_PREFIX = "model.visual."
 PAGE_SIZES = 32  # geometries kept
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def geometry_cache(checkpoint: Checkpoint, table: Tensor) -> Callable[[int, int], VisionGeometry]:
@@ -38,13 +39,17 @@ def checked_finite(tokens: Tensor, encoder: str) -> Tensor:
     return tokens
 
 
+def torch_name(device: str, precision: str) -> str:
+    """Name of a TorchEncoder: what differs from fp32 on a CPU."""
+    return "-".join(["torch", *([device] if device != "cpu" else []), *([precision] if precision != "fp32" else [])])
+
+
 class TorchEncoder:
-    """VisionEncoder on torch. fp32 on a CPU."""
+    """VisionEncoder on torch. In fp32 on a CPU it is the oracle, and its name is "torch" alone."""
 
-    name = "torch"
-
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        tower, table = load_tower(checkpoint.config.vision_config, checkpoint.tensors(VISION_PREFIX), dtype)
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", precision: str = "fp32") -> None:
+        self.name = torch_name(device, precision)
+        tower, table = load_tower(checkpoint.config.vision_config, checkpoint.tensors(VISION_PREFIX), DTYPES[precision])
         self.tower: VisionTower = tower.to(device)
         self.out_hidden = int(checkpoint.config.vision_config.out_hidden_size)
         self.geometry = geometry_cache(checkpoint, table)

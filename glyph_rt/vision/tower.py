@@ -5,6 +5,10 @@ The same function as transformers' class, with three exact rewritings:
   is one linear map of 196 ink bytes: 24 times fewer input bytes.
 - Attention is full inside a page and pages are a batch dimension: no mask, no cu_seqlens, no data-dependent split.
 - What depends on the page size comes in as inputs (geometry.py): one graph serves every size.
+
+With weights in half precision, what loses most there stays in fp32: the patch embedding (its folded weights come near the smallest
+normal FP16 number, and it is a thousandth of the work), norms, rope and softmax. Queries, keys and values are back in half right
+before attention: TensorRT does not fuse an attention that is fed with FP32.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ def fold_patch_embedding(kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm, computed in fp32 whatever the weights are (an FP32 island for FP16 engines)."""
+    """Root-mean-square norm with its weight, computed in fp32 whatever the type of its input."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -48,14 +52,23 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        h = x.float()
-        return self.weight * (h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+
+
+def attend_in_steps(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """scaled_dot_product_attention in operators that every ONNX version has, with its softmax in fp32.
+
+    q, k, v and the result: [pages, heads, patches, head_dim]. Queries are scaled before the product, as TensorRT's fused kernel wants it.
+    """
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return scores.float().softmax(-1).to(q.dtype) @ v  # type: ignore[no-any-return]
 
 
 class Attention(nn.Module):
     def __init__(self, hidden: int, heads: int, bias: bool) -> None:
         super().__init__()
         self.heads = heads
+        self.in_steps = False  # True: attend_in_steps, for exporters that have no attention operator
         self.qkv = nn.Linear(hidden, 3 * hidden, bias=bias)
         self.proj = nn.Linear(hidden, hidden, bias=False)
 
@@ -63,8 +76,8 @@ class Attention(nn.Module):
         pages, patches, hidden = x.shape
         # [3, pages, heads, patches, head_dim]
         q, k, v = self.qkv(x).reshape(pages, patches, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        # Rope in fp32, then back in the weights' type: attention fed with FP32 is not fused by TensorRT.
-        out = F.scaled_dot_product_attention(_rope(q, cos, sin), _rope(k, cos, sin), v)
+        attend = attend_in_steps if self.in_steps else F.scaled_dot_product_attention
+        out = attend(_rope(q, cos, sin), _rope(k, cos, sin), v)
         return self.proj(out.transpose(1, 2).reshape(pages, patches, hidden))  # type: ignore[no-any-return]
 
 
@@ -114,7 +127,7 @@ class VisionTower(nn.Module):
     forward(patches, positions, cos, sin):
         patches: uint8 [pages, patches, 196], or 588 for pages with colour: ink in merge-block order
         positions: [patches, hidden], cos, sin: [patches, head_dim], fp32, from geometry.page_geometry
-    returns [pages, patches / 4, out_hidden] in the weights' dtype.
+    returns [pages, patches / 4, out_hidden] in the dtype of the matrices.
     """
 
     def __init__(self, config: Any) -> None:
@@ -132,8 +145,8 @@ class VisionTower(nn.Module):
 
     def forward(self, patches: Tensor, positions: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         weight = self.patch.weight if patches.shape[-1] == PATCH_BYTES else self.colour_weight
-        x = F.linear(patches.to(weight.dtype), weight, self.patch.bias)
-        x = self.post_conv_layernorm(x) + positions.to(x.dtype)
+        x = F.linear(patches.float(), weight.float(), self.patch.bias.float())
+        x = (self.post_conv_layernorm(x) + positions).to(self.downsample.weight.dtype)
         for block in self.blocks:
             x = block(x, cos, sin)
         x = self.post_layernorm(x)
@@ -145,29 +158,46 @@ class VisionTower(nn.Module):
 def load_tower(config: Any, tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype) -> tuple[VisionTower, Tensor]:
     """A VisionTower with a checkpoint's weights, and its position table [side * side, hidden] (fp32).
 
-    `tensors` are (name under `model.visual.`, tensor). Raises ModelError for missing or unexpected tensors.
+    `tensors` are (name under `model.visual.`, tensor); each is converted as it comes, so that no second copy of the tower is ever in
+    memory. Matrices get `dtype`; norms and the patch embedding stay fp32. Raises ModelError for missing or unexpected tensors.
     """
     with torch.device("meta"):
         tower = VisionTower(config)
+    shapes = {name: t.shape for name, t in tower.state_dict().items()}
     state: dict[str, Tensor] = {}
-    source = dict(tensors)
+    apart: dict[str, Tensor] = {}  # what is not simply renamed and converted
+    half_filled: set[str] = set()
     try:
-        weight, bias = fold_patch_embedding(source.pop("patch_embed.proj.weight"), source.pop("patch_embed.proj.bias"))
+        for name, tensor in tensors:
+            if name.startswith(("patch_embed.", "embeddings.")):
+                apart[name] = tensor
+            elif name.endswith(("gate_proj.weight", "up_proj.weight")):
+                stem, part = name.removesuffix("_proj.weight").rsplit(".", 1)
+                merged = _mlp(stem) + ".gate_up.weight"
+                both = state.setdefault(merged, torch.empty(shapes[merged], dtype=dtype))
+                both.chunk(2)[part == "up"].copy_(tensor)
+                half_filled ^= {merged}
+            elif name.endswith("down_proj.weight"):
+                state[_mlp(name.removesuffix(".down_proj.weight")) + ".down_proj.weight"] = tensor.to(dtype)
+            elif name == "downsample.weight":
+                state[name] = tensor.permute(0, 2, 3, 1).flatten(1).to(dtype).contiguous()
+            else:
+                state[name] = tensor.to(torch.float32 if "norm" in name else dtype)
+        weight, bias = fold_patch_embedding(apart.pop("patch_embed.proj.weight"), apart.pop("patch_embed.proj.bias"))
         state["patch.weight"], state["patch.bias"] = weight.view(-1, 3, PATCH_BYTES).sum(1).float(), bias
         state["colour_weight"] = weight.float()
-        table = source.pop("embeddings.position_embedding.weight").float()
-        kernel = source.pop("downsample.weight")
-        state["downsample.weight"] = kernel.permute(0, 2, 3, 1).flatten(1)
-        for name in [n for n in source if n.endswith("gate_proj.weight")]:
-            stem = name.removesuffix("gate_proj.weight")
-            merged = stem if stem.endswith("mlp.") else stem + "mlp."
-            state[merged + "gate_up.weight"] = torch.cat([source.pop(name), source.pop(stem + "up_proj.weight")])
-            state[merged + "down_proj.weight"] = source.pop(stem + "down_proj.weight")
-        state |= source
-        tower.load_state_dict({name: t.to(dtype).contiguous() for name, t in state.items()}, assign=True)
+        table = apart.pop("embeddings.position_embedding.weight").float()
+        if half_filled or apart:
+            raise KeyError(*sorted(half_filled), *apart)
+        tower.load_state_dict(state, assign=True)
     except (KeyError, RuntimeError) as error:
         raise ModelError(f"the vision tower's tensors do not fit its configuration: {' '.join(str(error).split())[:300]}") from None
     return tower.eval().requires_grad_(False), table
+
+
+def _mlp(stem: str) -> str:
+    """Where a gated MLP sits in VisionTower: in blocks under the checkpoint's own name, in the merger one level deeper."""
+    return stem if stem.endswith("mlp") else stem + ".mlp"
 
 
 def _rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
