@@ -83,10 +83,12 @@ class Answer:
         room = means.model.context - document.tokens - len(piece.tokens)
         most = sampling.max_new_tokens or max(1, min(DEFAULT_NEW_TOKENS, room))
         if most > room:
-            raise LimitError(
+            told = (
                 f"document ({document.tokens} tokens), question ({len(piece.tokens)}) and answer (up to {most}) do not fit the "
-                f"model's context of {means.model.context} tokens; ask more briefly or lower --max-new-tokens"
+                f"model's context of {means.model.context} tokens"
             )
+            field = "sampling.max_new_tokens" if sampling.max_new_tokens else "question"
+            raise LimitError(f"{told}; ask more briefly or lower --max-new-tokens", public=told, field=field)
         segment, shared = document.share()
         size = (len(piece.tokens) + most) * means.model.kv_shape.bytes_per_token
         try:
@@ -107,6 +109,11 @@ class Answer:
         self._give_back = weakref.finalize(self, _release, self._turn, own, shared)
 
     def __iter__(self) -> Iterator[str]:
+        return (piece for piece in self._stream if piece)
+
+    def steps(self) -> Iterator[str]:
+        """Like iterating, but one item per token, so that whoever drives it may stop between any two: empty where a token
+        completes no character."""
         return self._stream
 
     def __enter__(self) -> Answer:
@@ -170,7 +177,7 @@ class Answer:
                 if piece:
                     first = first or now
                     self._pieces.append(piece)
-                    yield piece
+                yield piece
         finally:
             end = time.perf_counter()
             decode = end - (first or end)
@@ -217,7 +224,7 @@ class Document:
         answer do not fit the context or the KV budget, and ClosedError after `close`.
         """
         if not question.strip():
-            raise InputError("the question is empty; ask something")
+            raise InputError("the question is empty; ask something", public="the question shows nothing to answer", field="question")
         if any("\ud800" <= c <= "\udfff" for c in question):
             raise InputError("the question is not valid Unicode (it holds lone surrogates); check the terminal's encoding")
         return Answer(self, question, sampling or Sampling())

@@ -103,6 +103,12 @@ class Runtime:
         """Pages and visual tokens of `text`, without drawing."""
         return self.typesetter.measure(text)
 
+    @property
+    def pages_in_context(self) -> int:
+        """Whole pages of the style that the model's context holds, with at least one token left to answer."""
+        one, two = (self.template.document_tokens(n, n * self.style.visual_tokens) for n in (1, 2))
+        return max(0, (self.model.context - 1 - one) // (two - one) + 1)
+
     def close(self) -> None:
         """Refuse further reading. Documents that are open stay usable until they are closed."""
         self._closed = True
@@ -116,26 +122,27 @@ class Runtime:
     def _admit_text(self, text: str) -> None:
         size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         if size > self.limits.text_bytes:
-            raise LimitError(f"the text has {size:,} bytes and the limit is {self.limits.text_bytes:,}; split it or raise --text-bytes")
+            told = f"the text has {size:,} bytes and the limit is {self.limits.text_bytes:,}"
+            raise LimitError(f"{told}; split it or raise --text-bytes", public=told, field="text")
         if not text.strip():
-            raise InputError("the text is empty; there is nothing to read")
+            raise InputError("the text is empty; there is nothing to read", public="the text shows nothing to read", field="text")
 
     def _admit_layout(self, layout: Layout) -> tuple[int, Reservation]:
         """The document's cache slots, and room for them."""
         measure = layout.measure
         tokens = self.template.document_tokens(measure.pages, measure.visual_tokens)
         if tokens >= self.model.context:
-            most = self._pages_in_context()
-            raise LimitError(
+            told = (
                 f"the text fills {measure.pages:,} pages ({tokens:,} tokens) and the model's context is {self.model.context:,} tokens "
-                f"(about {most} pages); split the text, or use a denser --style or a --model with a longer context"
+                f"(about {self.pages_in_context} pages)"
             )
+            knobs = "split the text, or use a denser --style or a --model with a longer context"
+            raise LimitError(f"{told}; {knobs}", public=told, field="text")
+        if self.limits.pages is not None and measure.pages > self.limits.pages:
+            told = f"the text fills {measure.pages:,} pages and the limit is {self.limits.pages:,}"
+            raise LimitError(f"{told}; split it or raise --pages", public=told, field="text")
         size = tokens * self.model.kv_shape.bytes_per_token
         return tokens, self.arena.reserve(size, f"a document of {measure.pages:,} pages ({tokens:,} tokens)")
-
-    def _pages_in_context(self) -> int:
-        one, two = (self.template.document_tokens(n, n * self.style.visual_tokens) for n in (1, 2))
-        return max(0, (self.model.context - 1 - one) // (two - one) + 1)
 
     def _read(
         self, text: str, layout: Layout, tokens: int, reservation: Reservation, typeset_s: float, progress: ProgressCallback | None
