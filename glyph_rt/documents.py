@@ -93,8 +93,11 @@ class Answer:
         size = (len(piece.tokens) + most) * means.model.kv_shape.bytes_per_token
         try:
             own = means.arena.reserve(size, f"this question with up to {most} tokens of answer")
-        except LimitError:
+        except LimitError as error:
             shared.release()
+            if size + document.kv_bytes > means.arena.budget:  # room would never come: the document itself is in its way
+                told = "document, question and answer together need more KV memory than this server has"
+                raise LimitError(str(error), public=told, field="sampling.max_new_tokens") from None
             raise
         self.document, self.question = document, question
         self.kv_bytes = size  # of the turn alone

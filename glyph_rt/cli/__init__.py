@@ -1,4 +1,4 @@
-"""The command line: glyph-rt ask | render | doctor | export | train-reader."""
+"""The command line: glyph-rt ask | render | serve | doctor | export | train-reader."""
 
 from glyph_rt.cli.main import main
 

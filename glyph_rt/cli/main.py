@@ -73,6 +73,30 @@ def render(
 
 
 @app.command()
+def serve(
+    address: Annotated[
+        str, typer.Option(metavar="HOST:PORT|unix:PATH", help="Where to listen: loopback or a unix socket, until TLS is built.")
+    ] = "127.0.0.1:50051",
+    model: ModelOption = None,
+    style: StyleOption = None,
+    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch or onnx.")] = "auto",
+    kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values of all documents and answers.")] = "1GiB",
+    text_bytes: TextBytesOption = "16MiB",
+    pages: Annotated[int | None, typer.Option(help="Most pages of one text. Default: what the model's context holds.")] = None,
+    documents: Annotated[int, typer.Option(help="Documents kept at once.")] = 64,
+    streams: Annotated[int, typer.Option(help="Readings and answers under way at once.")] = 32,
+    upload_bytes: Annotated[str, typer.Option(metavar="SIZE", help="All texts being uploaded or read together.")] = "64MiB",
+    deadline: Annotated[float, typer.Option(help="Longest call, in seconds.")] = 600.0,
+    idle: Annotated[float, typer.Option(help="Seconds without a question after which a document is forgotten.")] = 3600.0,
+    drain: Annotated[float, typer.Option(help="Seconds that calls under way get to end after SIGTERM.")] = 30.0,
+) -> None:
+    """Serve gRPC (proto/glyph_rt/v1) on this machine until SIGTERM or Ctrl-C."""
+    from glyph_rt.cli.serve import ServeOptions, run
+
+    run(ServeOptions(address, model, style, encoder, kv_bytes, text_bytes, pages, documents, streams, upload_bytes, deadline, idle, drain))
+
+
+@app.command()
 def doctor(
     model: ModelOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

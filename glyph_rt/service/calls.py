@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any
 
-from glyph_rt.errors import DeadlineError, InputError, OptionError, UnavailableError
+from glyph_rt.errors import DeadlineError, InputError, UnavailableError
 from glyph_rt.runtime import Runtime
 from glyph_rt.service.failures import DETAILS, to_status
 from glyph_rt.service.library import Library
@@ -47,8 +47,7 @@ class Desk:
 
     def open(self, runtime: Runtime) -> None:
         """Serve from here on. Raises OptionError when one text could not be uploaded within the limit on all of them."""
-        if runtime.limits.text_bytes > self.limits.upload_bytes:
-            raise OptionError(f"upload-bytes must be at least text-bytes ({runtime.limits.text_bytes:,})")
+        self.limits.check_against(runtime.limits)
         self._runtime, self.phase = runtime, Phase.SERVING
 
     async def drain(self, seconds: float) -> bool:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from glyph_rt.errors import BusyError, OptionError
-from glyph_rt.memory import KIB, MIB
+from glyph_rt.memory import KIB, MIB, Limits
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class ServiceLimits:
                 raise OptionError(f"{name[:-2]} must be a number of seconds above 0")
         if not 0 <= self.drain_s < math.inf:
             raise OptionError("drain must be a number of seconds, 0 or more")
+
+    def check_against(self, limits: Limits) -> None:
+        """Raises OptionError when one text that `limits` allows could not be uploaded even alone."""
+        if limits.text_bytes > self.upload_bytes:
+            raise OptionError(f"upload-bytes must be at least text-bytes ({limits.text_bytes:,})")
 
 
 class Quota:

@@ -146,7 +146,7 @@ class Server:
         await self._set_health(serving=True)
 
     async def stop(self, drain_s: float) -> bool:
-        """NOT_SERVING; wait for calls under way for up to `drain_s` seconds, cancel the rest, free everything. False: some were cancelled."""
+        """NOT_SERVING; wait up to `drain_s` seconds for calls under way, cancel the rest, free everything. False: some were cancelled."""
         await self._set_health(serving=False)
         drained = await self.desk.drain(drain_s)
         await self._server.stop(None)
