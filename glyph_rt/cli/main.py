@@ -51,11 +51,14 @@ def ask(
     text_bytes: TextBytesOption = "16MiB",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming the answer.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Afterwards, print figures on standard error.")] = False,
+    server: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Have a running `glyph-rt serve` answer; no model is loaded here.")
+    ] = None,
 ) -> None:
     """Answer QUESTION from FILE: render it to pages, encode them, and decode the answer."""
     from glyph_rt.cli.ask import AskOptions, run
 
-    run(AskOptions(file, question, model, style, max_new_tokens, temperature, seed, encoder, kv_bytes, text_bytes, as_json, stats))
+    run(AskOptions(file, question, model, style, max_new_tokens, temperature, seed, encoder, kv_bytes, text_bytes, as_json, stats, server))
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,11 +50,15 @@ def run(options: ServeOptions) -> None:
     limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes), pages=options.pages)
     own.check_against(limits)
     logging.basicConfig(format="glyph-rt: %(message)s", level=logging.WARNING)
-    from glyph_rt.service.server import serve
+    start = time.perf_counter()
+    from glyph_rt.service.server import Phases, serve
+
+    phases = Phases(start)
+    phases.note("libraries loaded")
 
     def open_runtime() -> Runtime:
         from glyph_rt.runtime import Runtime
 
         return Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits)
 
-    asyncio.run(serve(address, own, open_runtime))
+    asyncio.run(serve(address, own, open_runtime, phases))

@@ -32,7 +32,7 @@ class ServiceError(GlyphError):
 
     def __init__(self, error: grpc.RpcError) -> None:
         call: Any = error
-        super().__init__(call.details() or call.code().name.lower())
+        super().__init__(f"the server: {call.details() or call.code().name.lower()}")
         self.code: grpc.StatusCode = call.code()
         self.reason, self.retry_s = "", None
         trailers = dict(call.trailing_metadata() or ())
@@ -44,6 +44,12 @@ class ServiceError(GlyphError):
                 self.retry_s = retry.retry_delay.ToNanoseconds() / 1e9
             elif detail.Unpack(bad) and bad.field_violations:
                 self.field = bad.field_violations[0].field
+
+
+class RefusedError(ServiceError):
+    """The request cannot be served as written."""
+
+    exit_code = 2
 
 
 class Reply:
@@ -183,4 +189,6 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        raise ServiceError(error) from None
+        call: Any = error
+        kind = RefusedError if call.code() == grpc.StatusCode.INVALID_ARGUMENT else ServiceError
+        raise kind(error) from None

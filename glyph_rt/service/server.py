@@ -83,10 +83,9 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServiceServicer):
 
 @dataclass(frozen=True)
 class Phases:
-    """Says what happens when: one line each, with seconds since the start."""
+    """Says on standard error what happens when: one line each, with seconds since the start (of `time.perf_counter`)."""
 
     start: float
-    say: Callable[[str], None]
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -97,7 +96,7 @@ class Phases:
 
     def note(self, text: str) -> None:
         """Something that happened."""
-        self.say(f"[{time.perf_counter() - self.start:7.2f} s] {text}")
+        print(f"glyph-rt: [{time.perf_counter() - self.start:7.2f} s] {text}", file=sys.stderr, flush=True)
 
 
 class Server:
@@ -170,11 +169,8 @@ def warm_up(runtime: Runtime) -> None:
             raise ModelError("the model did not answer the warm-up question")
 
 
-async def serve(
-    address: Address, limits: ServiceLimits, open_runtime: Callable[[], Runtime], say: Callable[[str], None] | None = None
-) -> None:
+async def serve(address: Address, limits: ServiceLimits, open_runtime: Callable[[], Runtime], phases: Phases) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends the drain. Raises what opening raised."""
-    phases = Phases(time.perf_counter(), say or _to_stderr)
     loop = asyncio.get_running_loop()
     asked, hurried = asyncio.Event(), asyncio.Event()
 
@@ -215,7 +211,3 @@ async def _open(server: Server, open_runtime: Callable[[], Runtime], phases: Pha
         runtime = await asyncio.get_running_loop().run_in_executor(server.desk.workers.readers, open_runtime)
     with phases.phase("warmed up"):
         await server.open(runtime)
-
-
-def _to_stderr(line: str) -> None:
-    print(f"glyph-rt: {line}", file=sys.stderr, flush=True)

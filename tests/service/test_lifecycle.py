@@ -252,11 +252,10 @@ def test_glyph_rt_serve_from_start_to_sigterm(random_model: Path, tmp_path: Path
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stderr is not None
-            lines = [process.stderr.readline() for _ in range(4)]
-            assert [
-                words in line for words, line in zip(("listening at", "model opened in", "warmed up in", "serving"), lines, strict=True)
-            ] == [True] * 4, lines
-            address = lines[0].split("listening at ")[1].split(",")[0]
+            lines = [process.stderr.readline() for _ in range(5)]
+            phases = ("libraries loaded", "listening at", "model opened in", "warmed up in", "] serving")
+            assert all(words in line for words, line in zip(phases, lines, strict=True)), lines
+            address = lines[1].split("listening at ")[1].split(",")[0]
             [listening] = sockets(process.pid)
             assert listening.split()[3] == "0A", "the one socket listens"
             from glyph_rt.service.client import Client

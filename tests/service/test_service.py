@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -61,6 +64,32 @@ def test_the_reader_answers_about_the_bundled_contract() -> None:
         assert runtime.arena.used == document.kv_bytes
         assert list(client.list()) == [client.get(document.id)] == [document]
         assert client.runtime().model_digest == runtime.checkpoint.digest
+
+
+def test_ask_on_the_command_line_is_answered_by_a_server(serve: Served, tmp_path: Path) -> None:
+    """The same words as a local `ask`, without loading torch; a refusal is one line and an exit code."""
+    note = tmp_path / "note.txt"
+    note.write_text(TEXT)
+    script = (
+        "import sys, atexit; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); from glyph_rt.cli import main; main()"
+    )
+
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", script, "ask", str(note), *arguments, "--server", serve.address]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    with serve.runtime.read(TEXT) as document:
+        answer = document.ask(QUESTION, Sampling(max_new_tokens=8))
+        expected = answer.text
+        usage = answer.usage
+    plain = ask(QUESTION, "--max-new-tokens", "8")
+    assert (plain.returncode, plain.stdout, plain.stderr) == (0, expected + "\n", "False\n")
+    figures = json.loads(ask(QUESTION, "--max-new-tokens", "8", "--json").stdout)
+    assert (figures["answer"], figures["usage"]["prompt_tokens"]) == (expected, usage.prompt_tokens)
+    refused = ask(" ")
+    assert refused.returncode == 2 and refused.stderr.splitlines()[0] == "glyph-rt: the server: the question shows nothing to answer"
+    assert ask(QUESTION, "--style", "web").returncode == 2
+    assert len(serve.server.desk.library) == 0, "it deletes what it uploaded"
 
 
 def test_concurrent_questions_get_the_answers_they_get_alone(serve: Served) -> None:
