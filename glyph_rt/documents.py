@@ -17,9 +17,9 @@ DEFAULT_NEW_TOKENS = 512
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a reading stands: `done` of `total` pages through `stage`."""
+    """Where a reading stands: `done` of `total` through `stage`. A callback that raises stops the reading there."""
 
-    stage: str  # "read": drawn, encoded and prefilled
+    stage: str  # "layout", of long texts only, in code points; "read", drawn, encoded and prefilled, in pages
     done: int
     total: int
 

@@ -15,6 +15,7 @@ from glyph_rt.texts import decode_text
 from glyph_rt.v1 import documents_pb2 as pb
 from glyph_rt.v1 import documents_pb2_grpc
 
+_STAGES = {"layout": pb.READ_STAGE_LAYOUT, "read": pb.READ_STAGE_READ}
 DEFAULT_PAGE, MOST_PER_PAGE = 50, 100  # documents of one ListDocuments response
 
 
@@ -38,7 +39,7 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
                     # From here on the worker gives the upload's bytes back, when it has let go of the text.
                     reading = Reading(desk.workers.readers, runtime, upload.text, upload.close)
                     async for page in reading.progress():
-                        await context.write(_progress(pb.READ_STAGE_READ, page.done, page.total))
+                        await context.write(_progress(_STAGES[page.stage], page.done, page.total))
                     entry = keep(await reading.document())
                 finally:
                     if reading is None:

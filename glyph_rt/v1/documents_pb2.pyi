@@ -14,9 +14,11 @@ class ReadStage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     READ_STAGE_UNSPECIFIED: _ClassVar[ReadStage]
     READ_STAGE_RECEIVED: _ClassVar[ReadStage]
+    READ_STAGE_LAYOUT: _ClassVar[ReadStage]
     READ_STAGE_READ: _ClassVar[ReadStage]
 READ_STAGE_UNSPECIFIED: ReadStage
 READ_STAGE_RECEIVED: ReadStage
+READ_STAGE_LAYOUT: ReadStage
 READ_STAGE_READ: ReadStage
 
 class Document(_message.Message):

@@ -47,7 +47,7 @@ def test_the_reader_answers_about_the_bundled_contract() -> None:
     progress: list[tuple[int, int, int]] = []
     with Runtime.open(EMBEDDED_READER, encoder="torch") as runtime, served(runtime) as at, at.client() as client:
         document = client.read(CONTRACT, lambda p: progress.append((p.stage, p.done, p.total)))
-        assert progress == [(1, len(CONTRACT.encode()), len(CONTRACT.encode())), (2, 1, 3), (2, 2, 3), (2, 3, 3)]
+        assert progress == [(1, len(CONTRACT.encode()), len(CONTRACT.encode())), (3, 1, 3), (3, 2, 3), (3, 3, 3)]
         assert (document.pages, document.visual_tokens, document.characters) == (3, 150, len(CONTRACT))
         assert document.compression == pytest.approx(3.68, abs=0.01) and document.kv_bytes == runtime.arena.used
         assert len(document.id) == 32 and len(document.digest) == 64
