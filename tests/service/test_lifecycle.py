@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from glyph_rt import Runtime
 from glyph_rt.errors import AddressError, OptionError
 from glyph_rt.service.address import Address
-from glyph_rt.service.client import ServiceError
+from glyph_rt.service.client import Client, ServiceError
 from glyph_rt.service.limits import ServiceLimits
 from glyph_rt.service.server import SERVICES
 from glyph_rt.v1 import documents_pb2
@@ -258,8 +258,6 @@ def test_glyph_rt_serve_from_start_to_sigterm(random_model: Path, tmp_path: Path
             address = lines[1].split("listening at ")[1].split(",")[0]
             [listening] = sockets(process.pid)
             assert listening.split()[3] == "0A", "the one socket listens"
-            from glyph_rt.service.client import Client
-
             with Client(address, 60.0) as client:
                 identity = client.read(TEXT).id
                 _ = client.ask(QUESTION, document=identity, max_new_tokens=4).text
@@ -268,6 +266,42 @@ def test_glyph_rt_serve_from_start_to_sigterm(random_model: Path, tmp_path: Path
                 process.send_signal(signal.SIGTERM)
                 rest = process.stderr.read()
             assert process.wait(30) == 0 and "draining" in rest and rest.splitlines()[-1].endswith("stopped")
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("moment", ["while it starts", "during a long answer"])
+def test_signals_end_it_at_any_moment(random_model: Path, moment: str) -> None:
+    """One signal while it starts; two while it drains: the second does not wait for the answer."""
+    command = [
+        sys.executable,
+        "-c",
+        "from glyph_rt.cli import main; main()",
+        "serve",
+        "--address",
+        "127.0.0.1:0",
+        "--model",
+        str(random_model),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            lines = [next(line for line in process.stderr if "listening at" in line)]
+            if moment == "during a long answer":
+                lines += [next(line for line in process.stderr if "] serving" in line)]
+                with Client(lines[0].split("listening at ")[1].split(",")[0], 60.0) as client:
+                    reply = client.ask(QUESTION, text=TEXT, max_new_tokens=7000)
+                    next(iter(reply))
+                    process.send_signal(signal.SIGTERM)
+                    assert "draining for up to 30 s" in process.stderr.readline()
+                    process.send_signal(signal.SIGTERM)
+                    assert "stopping at once" in process.stderr.readline()
+                    with pytest.raises(ServiceError):
+                        _ = reply.text
+            else:
+                process.send_signal(signal.SIGTERM)
+            rest = process.stderr.read()
+            assert process.wait(30) == 0 and "Traceback" not in rest and "stopped" in rest.splitlines()[-1], rest
         finally:
             process.kill()
 
