@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # What the installed package is built from; a change of any of these installs it again.
 NATIVE := $(wildcard glyph_rt/typeset/raster/*)
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench proto clean
 
 demo: $(READY)
 	@bash examples/demo.sh $(BIN)/glyph-rt
@@ -23,6 +23,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Writes glyph_rt/v1 from proto/; a test says when that was forgotten.
+proto: $(READY)
+	$(BIN)/python proto/generate.py
 
 bench: $(READY)
 	$(BIN)/python bench/reader_quality.py

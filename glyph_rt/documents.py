@@ -20,9 +20,9 @@ DEFAULT_NEW_TOKENS = 512
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a reading stands: `done` of `total` pages through `stage`."""
+    """Where a reading stands: `done` of `total` through `stage`. A callback that raises stops the reading there."""
 
-    stage: str  # "read": drawn, encoded and prefilled
+    stage: str  # "layout", of long texts only, in code points; "read", drawn, encoded and prefilled, in pages
     done: int
     total: int
 
@@ -88,16 +88,21 @@ class Answer:
         room = means.model.context - document.tokens - len(piece.tokens)
         most = sampling.max_new_tokens or max(1, min(DEFAULT_NEW_TOKENS, room))
         if most > room:
-            raise LimitError(
+            told = (
                 f"document ({document.tokens} tokens), question ({len(piece.tokens)}) and answer (up to {most}) do not fit the "
-                f"model's context of {means.model.context} tokens; ask more briefly or lower --max-new-tokens"
+                f"model's context of {means.model.context} tokens"
             )
+            field = "sampling.max_new_tokens" if sampling.max_new_tokens else "question"
+            raise LimitError(f"{told}; ask more briefly or lower --max-new-tokens", public=told, field=field)
         segment, shared = document.share()
         size = (len(piece.tokens) + most) * means.model.kv_shape.bytes_per_token
         try:
             own = means.arena.reserve(size, f"this question with up to {most} tokens of answer")
-        except LimitError:
+        except LimitError as error:
             shared.release()
+            if size + document.kv_bytes > means.arena.budget:  # room would never come: the document itself is in its way
+                told = "document, question and answer together need more KV memory than this server has"
+                raise LimitError(str(error), public=told, field="sampling.max_new_tokens") from None
             raise
         self.document, self.question = document, question
         self.kv_bytes = size  # of the turn alone
@@ -113,6 +118,11 @@ class Answer:
         self._give_back = weakref.finalize(self, _release, self._turn, own, shared)
 
     def __iter__(self) -> Iterator[str]:
+        return (piece for piece in self._stream if piece)
+
+    def steps(self) -> Iterator[str]:
+        """Like iterating, but one item per token, so that whoever drives it may stop between any two: empty where a token
+        completes no character."""
         return self._stream
 
     def __enter__(self) -> Answer:
@@ -178,7 +188,7 @@ class Answer:
                 if piece:
                     first = first or now
                     self._pieces.append(piece)
-                    yield piece
+                yield piece
         finally:
             end = time.perf_counter()
             decode = end - (first or end)
@@ -231,7 +241,7 @@ class Document:
         answer do not fit the context or the KV budget, and ClosedError after `close`.
         """
         if not question.strip():
-            raise InputError("the question is empty; ask something")
+            raise InputError("the question is empty; ask something", public="the question shows nothing to answer", field="question")
         if any("\ud800" <= c <= "\udfff" for c in question):
             raise InputError("the question is not valid Unicode (it holds lone surrogates); check the terminal's encoding")
         return Answer(self, question, sampling or Sampling())

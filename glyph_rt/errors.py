@@ -10,9 +10,17 @@ from typing import ClassVar
 
 
 class GlyphError(Exception):
-    """Base of all errors glyph-rt raises on purpose."""
+    """Base of all errors glyph-rt raises on purpose.
+
+    `public` is what a remote client may be told in place of the message: figures and limits of its own request, no paths,
+    options or other clients' affairs; empty: a general text of the error's class. `field` is the part of the request at fault.
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, public: str = "", field: str = "") -> None:
+        super().__init__(message)
+        self.public, self.field = public, field
 
 
 class InputError(GlyphError):
@@ -47,6 +55,28 @@ class ProfileError(GlyphError):
 
 class LimitError(GlyphError):
     """The request is larger than a limit; refused before any work."""
+
+
+class BusyError(LimitError):
+    """The request fits the limits but not beside what is there now: it may be repeated later."""
+
+
+class NotFoundError(GlyphError):
+    """No document of that id: never made, deleted, or left idle for too long."""
+
+
+class AddressError(GlyphError):
+    """An address that cannot be served on or connected to."""
+
+    exit_code = 2
+
+
+class UnavailableError(GlyphError):
+    """A server that is starting, stopping, or not there."""
+
+
+class DeadlineError(GlyphError):
+    """A call took longer than a server allows."""
 
 
 class EncoderError(GlyphError):

@@ -11,7 +11,7 @@ import sys
 import threading
 from dataclasses import dataclass
 
-from glyph_rt.errors import ClosedError, LimitError, OptionError
+from glyph_rt.errors import BusyError, ClosedError, LimitError, OptionError
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 _UNITS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "k": KIB, "m": MIB, "g": GIB}
@@ -24,12 +24,15 @@ class Limits:
     kv_bytes: int = GIB  # KV memory of all documents and turns together: --kv-bytes
     text_bytes: int = 16 * MIB  # UTF-8 size of one document: --text-bytes
     page_bytes: int = 64 * MIB  # drawn pages kept, in case they are read again; 0: none
+    pages: int | None = None  # of one document; None: what the model's context holds
 
     def __post_init__(self) -> None:
         if self.kv_bytes < 1 or self.text_bytes < 1:
             raise OptionError("kv-bytes and text-bytes must be at least 1")
         if self.page_bytes < 0:
             raise OptionError("page-bytes must not be negative")
+        if self.pages is not None and self.pages < 1:
+            raise OptionError("pages must be at least 1")
 
 
 class _Block:
@@ -77,13 +80,16 @@ class KVArena:
             return self._used
 
     def reserve(self, size: int, purpose: str) -> Reservation:
-        """Set `size` bytes aside. Raises LimitError, with the figures and the knob, when they are not free."""
+        """Set `size` bytes aside. Raises LimitError, with the figures and the knob, when they are not free: BusyError if they could be."""
         with self._lock:
             free = self.budget - self._used
             if size > free:
                 reason = f"the budget is {_mib(self.budget)}" + (f", of which {_mib(self._used)} are in use" if self._used else "")
                 remedy = "raise --kv-bytes" if size > self.budget else "close documents or raise --kv-bytes"
-                raise LimitError(f"{purpose} needs {_mib(size)} of KV memory and {reason}; {remedy}")
+                message = f"{purpose} needs {_mib(size)} of KV memory and {reason}; {remedy}"
+                if size > self.budget:
+                    raise LimitError(message, public=f"{purpose} needs {_mib(size)} of KV memory and this server has {_mib(self.budget)}")
+                raise BusyError(message, public=f"{purpose} needs {_mib(size)} of KV memory, which is in use by others")
             block = _Block(size)
             self._blocks.add(block)
             self._used += size

@@ -82,7 +82,7 @@ class Runtime:
         return MemoryPlan(self.model.weight_bytes, self.arena.budget, shape.bytes_per_token, self.model.context)
 
     def read(self, text: str, progress: ProgressCallback | None = None) -> Document:
-        """Typeset, encode and prefill `text`, page by page.
+        """Typeset, encode and prefill `text`, page by page. What `progress` raises stops it.
 
         Raises InputError for a text without a visible character, and LimitError, before any page is drawn, when it cannot fit.
         """
@@ -90,7 +90,7 @@ class Runtime:
             raise ClosedError("this runtime was closed")
         start = time.perf_counter()
         self._admit_text(text)
-        layout = self.typesetter.layout(text)
+        layout = self._lay_out(text, progress)
         tokens, reservation = self._admit_layout(layout)
         typeset_s = time.perf_counter() - start
         try:
@@ -102,6 +102,12 @@ class Runtime:
     def measure(self, text: str) -> Measure:
         """Pages and visual tokens of `text`, without drawing."""
         return self.typesetter.measure(text)
+
+    @property
+    def pages_in_context(self) -> int:
+        """Whole pages of the style that the model's context holds, with at least one token left to answer."""
+        one, two = (self.template.document_tokens(n, n * self.style.visual_tokens) for n in (1, 2))
+        return max(0, (self.model.context - 1 - one) // (two - one) + 1)
 
     def close(self) -> None:
         """Refuse further reading. Documents that are open stay usable until they are closed."""
@@ -116,26 +122,43 @@ class Runtime:
     def _admit_text(self, text: str) -> None:
         size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         if size > self.limits.text_bytes:
-            raise LimitError(f"the text has {size:,} bytes and the limit is {self.limits.text_bytes:,}; split it or raise --text-bytes")
+            told = f"the text has {size:,} bytes and the limit is {self.limits.text_bytes:,}"
+            raise LimitError(f"{told}; split it or raise --text-bytes", public=told, field="text")
         if not text.strip():
-            raise InputError("the text is empty; there is nothing to read")
+            raise InputError("the text is empty; there is nothing to read", public="the text shows nothing to read", field="text")
+
+    def _lay_out(self, text: str, progress: ProgressCallback | None) -> Layout:
+        """The text's layout, given up as soon as what is laid out is too much: lines of a hopeless text would fill memory."""
+
+        def advance(so_far: Measure) -> None:
+            if progress is not None:
+                progress(Progress("layout", so_far.characters, len(text)))
+            self._check_fit(so_far, len(text) / so_far.characters)
+
+        return self.typesetter.layout(text, advance)
 
     def _admit_layout(self, layout: Layout) -> tuple[int, Reservation]:
         """The document's cache slots, and room for them."""
         measure = layout.measure
-        tokens = self.template.document_tokens(measure.pages, measure.visual_tokens)
-        if tokens >= self.model.context:
-            most = self._pages_in_context()
-            raise LimitError(
-                f"the text fills {measure.pages:,} pages ({tokens:,} tokens) and the model's context is {self.model.context:,} tokens "
-                f"(about {most} pages); split the text, or use a denser --style or a --model with a longer context"
-            )
+        tokens = self._check_fit(measure)
         size = tokens * self.model.kv_shape.bytes_per_token
         return tokens, self.arena.reserve(size, f"a document of {measure.pages:,} pages ({tokens:,} tokens)")
 
-    def _pages_in_context(self) -> int:
-        one, two = (self.template.document_tokens(n, n * self.style.visual_tokens) for n in (1, 2))
-        return max(0, (self.model.context - 1 - one) // (two - one) + 1)
+    def _check_fit(self, measure: Measure, scale: float = 1.0) -> int:
+        """Cache slots of `measure`. Raises LimitError if these are too many; its figures are then scaled up to the whole text."""
+        tokens = self.template.document_tokens(measure.pages, measure.visual_tokens)
+        fills = f"the text fills {'about ' if scale > 1 else ''}{int(measure.pages * scale):,} pages"
+        if tokens >= self.model.context:
+            told = (
+                f"{fills} ({int(tokens * scale):,} tokens) and the model's context is {self.model.context:,} tokens "
+                f"(about {self.pages_in_context} pages)"
+            )
+            knobs = "split the text, or use a denser --style or a --model with a longer context"
+            raise LimitError(f"{told}; {knobs}", public=told, field="text")
+        if self.limits.pages is not None and measure.pages > self.limits.pages:
+            told = f"{fills} and the limit is {self.limits.pages:,}"
+            raise LimitError(f"{told}; split it or raise --pages", public=told, field="text")
+        return tokens
 
     def _read(
         self, text: str, layout: Layout, tokens: int, reservation: Reservation, typeset_s: float, progress: ProgressCallback | None

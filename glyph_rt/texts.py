@@ -19,17 +19,24 @@ def read_text(source: str, limit: int) -> str:
     data = _read(source, limit)
     if len(data) > limit:
         raise LimitError(f"{name} has more than {limit:,} bytes, the limit for one text; split it or raise --text-bytes")
+    return decode_text(data, name)
+
+
+def decode_text(data: bytes, name: str) -> str:
+    """The text that `data` is in UTF-8, without a byte order mark. Raises InputError for what is none."""
     if not data:
-        raise InputError(f"{name} is empty; there is nothing to read")
+        raise InputError(f"{name} is empty; there is nothing to read", public="the text is empty", field="text")
     if b"\0" in data:
-        raise InputError(f"{name} is not a text file (it holds NUL bytes); give plain text in UTF-8")
+        raise InputError(
+            f"{name} is not a text file (it holds NUL bytes); give plain text in UTF-8", public="the text holds NUL bytes", field="text"
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{name} is not valid UTF-8 (byte {error.start}, line {line}); convert it, for example: iconv -f LATIN1 -t UTF-8"
-        ) from None
+        where = f"is not valid UTF-8 (byte {error.start}, line {line})"
+        convert = "convert it, for example: iconv -f LATIN1 -t UTF-8"
+        raise InputError(f"{name} {where}; {convert}", public=f"the text {where}", field="text") from None
 
 
 def _read(source: str, limit: int) -> bytes:

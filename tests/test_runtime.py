@@ -164,6 +164,21 @@ def test_what_never_fits_is_refused_before_any_page_is_drawn(runtime: Runtime, m
         runtime.read(" \n\t\n")
 
 
+def test_a_hopeless_text_is_given_up_while_it_is_laid_out(runtime: Runtime) -> None:
+    """Its lines would fill memory: 16 MiB of short ones took 16 s and 1.5 GB to be refused."""
+    seen: list[Progress] = []
+    text = "a\n" * 2_000_000
+    with pytest.raises(LimitError, match=r"fills about [\d,]+ pages .*context is 8,192 tokens"):
+        runtime.read(text, seen.append)
+    assert [p.stage for p in seen] == ["layout"] and seen[0].done < 200_000 < seen[0].total == len(text)
+
+    def stop(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runtime.read(text, stop)
+
+
 def test_the_kv_budget_is_a_bound(random_model: Path, tmp_path: Path) -> None:
     with Runtime.open(random_model, encoder="torch", store=tmp_path, limits=Limits(kv_bytes=400_000)) as runtime:
         per_token = runtime.plan().kv_per_token

@@ -1,4 +1,4 @@
-"""The command line: glyph-rt ask | render | doctor | export | build | engines | train-reader."""
+"""The command line: glyph-rt ask | render | serve | doctor | export | build | engines | train-reader."""
 
 from glyph_rt.cli.main import main
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glyph_rt.cli.progress import page_progress
 from glyph_rt.memory import MIB, Limits, parse_size, peak_rss_bytes
 from glyph_rt.texts import read_text
 
 if TYPE_CHECKING:
-    from glyph_rt.documents import Answer, Document, Progress, ProgressCallback
+    from glyph_rt.documents import Answer, Document
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,15 @@ class AskOptions:
     text_bytes: str
     as_json: bool
     stats: bool
+    server: str | None = None  # address of a server that is to answer
 
 
 def run(options: AskOptions) -> None:
     """Answer; with --stats, the memory it took is printed whether there was an answer or a refusal."""
+    if options.server is not None:
+        from glyph_rt.cli.ask_server import run as run_on_server
+
+        return run_on_server(options, options.server)
     try:
         _answer(options)
     finally:
@@ -106,26 +110,6 @@ def report(document: Document, answer: Answer, load_s: float) -> dict[str, Any]:
             "tokens_per_s": round(timings.tokens_per_s, 1),
         },
     }
-
-
-@contextmanager
-def page_progress(verb: str) -> Iterator[ProgressCallback | None]:
-    """A bar on standard error that fills page by page and then disappears; nothing when that is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(verb, total=None)
-
-        def advance(progress: Progress) -> None:
-            bar.update(task, completed=progress.done, total=progress.total)
-            if progress.done == progress.total:
-                bar.stop()
-
-        yield advance
 
 
 def _print_stats(figures: dict[str, Any], answer: Answer) -> None:

@@ -55,11 +55,18 @@ def ask(
     text_bytes: TextBytesOption = "16MiB",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming the answer.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Afterwards, print figures on standard error.")] = False,
+    server: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Have a running `glyph-rt serve` answer; no model is loaded here.")
+    ] = None,
 ) -> None:
     """Answer QUESTION from FILE: render it to pages, encode them, and decode the answer."""
     from glyph_rt.cli.ask import AskOptions, run
 
-    run(AskOptions(file, question, model, style, max_new_tokens, temperature, seed, draft, encoder, kv_bytes, text_bytes, as_json, stats))
+    run(
+        AskOptions(
+            file, question, model, style, max_new_tokens, temperature, seed, draft, encoder, kv_bytes, text_bytes, as_json, stats, server
+        )
+    )
 
 
 @app.command()
@@ -74,6 +81,30 @@ def render(
     from glyph_rt.cli.render import run
 
     run(file, out, model, style, text_bytes)
+
+
+@app.command()
+def serve(
+    address: Annotated[
+        str, typer.Option(metavar="HOST:PORT|unix:PATH", help="Where to listen: loopback or a unix socket, until TLS is built.")
+    ] = "127.0.0.1:50051",
+    model: ModelOption = None,
+    style: StyleOption = None,
+    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch or onnx.")] = "auto",
+    kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values of all documents and answers.")] = "1GiB",
+    text_bytes: TextBytesOption = "16MiB",
+    pages: Annotated[int | None, typer.Option(help="Most pages of one text. Default: what the model's context holds.")] = None,
+    documents: Annotated[int, typer.Option(help="Documents kept at once.")] = 64,
+    streams: Annotated[int, typer.Option(help="Readings and answers under way at once.")] = 32,
+    upload_bytes: Annotated[str, typer.Option(metavar="SIZE", help="All texts being uploaded or read together.")] = "64MiB",
+    deadline: Annotated[float, typer.Option(help="Longest call, in seconds.")] = 600.0,
+    idle: Annotated[float, typer.Option(help="Seconds without a question after which a document is forgotten.")] = 3600.0,
+    drain: Annotated[float, typer.Option(help="Seconds that calls under way get to end after SIGTERM.")] = 30.0,
+) -> None:
+    """Serve gRPC (proto/glyph_rt/v1) on this machine until SIGTERM or Ctrl-C."""
+    from glyph_rt.cli.serve import ServeOptions, run
+
+    run(ServeOptions(address, model, style, encoder, kv_bytes, text_bytes, pages, documents, streams, upload_bytes, deadline, idle, drain))
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from glyph_rt.cli.ask import page_progress
+from glyph_rt.cli.progress import page_progress
 from glyph_rt.errors import InputError
 from glyph_rt.memory import parse_size
 from glyph_rt.texts import read_text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -21,11 +22,15 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise OptionError(f"max-new-tokens must be at least 1, not {self.max_new_tokens}")
+            _refuse("max_new_tokens", f"max-new-tokens must be at least 1, not {self.max_new_tokens}")
         if not 0 <= self.temperature <= 100:
-            raise OptionError(f"temperature must lie between 0 (greedy) and 100, not {self.temperature}")
+            _refuse("temperature", f"temperature must lie between 0 (greedy) and 100, not {self.temperature}")
         if not 0 <= self.seed < 2**63:
-            raise OptionError(f"seed must lie between 0 and 2^63 - 1, not {self.seed}")
+            _refuse("seed", f"seed must lie between 0 and 2^63 - 1, not {self.seed}")
+
+
+def _refuse(name: str, told: str) -> NoReturn:
+    raise OptionError(told, public=told, field=f"sampling.{name}")
 
 
 class Sampler:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -69,22 +69,28 @@ class Typesetter:
             tokens += sum(sheet.visual_tokens for sheet in part.sheets)
         return Measure(pages, tokens, len(text), dict(missing))
 
-    def layout(self, text: str) -> Layout:
+    def layout(self, text: str, advance: Callable[[Measure], None] | None = None) -> Layout:
         """Break `text` into lines and pages. Empty text gives one empty page.
 
+        advance: called between two stretches with the measure of what is laid out so far; it may raise, to stop before a text
+        that nobody wants any more, or that can never fit, has taken all its time and memory.
         Raises InputError for a text with surrogate code points, which is not Unicode text.
         """
         missing: Counter[int] = Counter()
         tables, stretches, count = [], [], 0
+        pages = tokens = done = 0
         for part in self._compose(text, missing):
+            if advance is not None and pages:
+                advance(Measure(pages, tokens, done, missing))
+            pages, tokens = pages + len(part.sheets), tokens + sum(sheet.visual_tokens for sheet in part.sheets)
+            done = part.start + len(part.text)
             table = part.lines.copy()
             table[:, [START, END]] += part.start
             tables.append(table)
             sheets = tuple(Sheet(sheet.number, sheet.first + count, sheet.crop) for sheet in part.sheets)
             stretches.append(Stretch(part.start, part.start + len(part.text), count, sheets))
             count += len(table)
-        sheets = tuple(sheet for stretch in stretches for sheet in stretch.sheets)
-        measure = Measure(len(sheets), sum(sheet.visual_tokens for sheet in sheets), len(text), dict(missing))
+        measure = Measure(pages, tokens, len(text), dict(missing))
         return Layout(text, np.concatenate(tables), tuple(stretches), measure, self._ascent, self._line_height)
 
     def draw(self, layout: Layout, threads: int = 1) -> Iterator[Page]:

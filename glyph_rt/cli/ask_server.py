@@ -1,0 +1,81 @@
+"""`glyph-rt ask --server`: the same question, answered by a running server. Loads no model and no torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from glyph_rt.cli.progress import page_progress
+from glyph_rt.errors import OptionError
+from glyph_rt.memory import parse_size
+from glyph_rt.service.client import Client, Reply
+from glyph_rt.texts import read_text
+from glyph_rt.v1 import documents_pb2
+
+if TYPE_CHECKING:
+    from glyph_rt.cli.ask import AskOptions
+
+
+def run(options: AskOptions, server: str) -> None:
+    """Upload, ask, delete. Raises OptionError for options that are the server's own, ServiceError for what it refuses."""
+    if options.model or options.style or options.encoder != "auto" or options.kv_bytes != "1GiB":
+        raise OptionError("--model, --style, --encoder and --kv-bytes are the server's own; start it with them")
+    text = read_text(options.file, parse_size(options.text_bytes))
+    with Client(server) as client:
+        with page_progress("reading") as progress:
+            document = client.read(text, _pages(progress))
+        try:
+            sampling: dict[str, Any] = {"temperature": options.temperature, "seed": options.seed}
+            reply = client.ask(options.question, document=document.id, max_new_tokens=options.max_new_tokens, **sampling)
+            with reply:
+                for piece in reply:
+                    if not options.as_json:
+                        print(piece, end="", flush=True)
+        finally:
+            client.delete(document.id)
+    figures = report(document, reply)
+    print(json.dumps(figures, ensure_ascii=False) if options.as_json else "")
+    if options.stats:
+        print(
+            "\n".join(f"{group}: " + ", ".join(f"{k} {v}" for k, v in figures[group].items()) for group in ("usage", "timings")),
+            file=sys.stderr,
+        )
+
+
+def _pages(show: Callable[[documents_pb2.ReadProgress], None] | None) -> Callable[[documents_pb2.ReadProgress], None] | None:
+    """`show` for the stage that is counted in pages."""
+    if show is None:
+        return None
+    return lambda progress: show(progress) if progress.stage == documents_pb2.READ_STAGE_READ else None
+
+
+def report(document: documents_pb2.Document, reply: Reply) -> dict[str, Any]:
+    """The JSON object of an answer that has ended: the keys of a local `ask`, without load and memory. Seconds are the server's."""
+    from glyph_rt.v1 import answers_pb2
+
+    assert reply.done is not None, "the answer has not ended"
+    usage, timings, read = reply.done.usage, reply.done.timings, document.timings
+    return {
+        "answer": reply.text,
+        "finish_reason": answers_pb2.FinishReason.Name(reply.done.finish_reason).removeprefix("FINISH_REASON_").lower(),
+        "usage": {
+            "text_tokens": usage.text_tokens,
+            "visual_tokens": usage.visual_tokens,
+            "compression": round(document.compression, 3),
+            "pages": usage.pages,
+            "characters": document.characters,
+            "prompt_tokens": usage.prompt_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "completion_tokens": usage.completion_tokens,
+        },
+        "timings": {
+            "typeset_s": round(read.typeset_s, 4),
+            "encode_s": round(read.encode_s, 4),
+            "prefill_s": round(read.prefill_s + timings.prefill_s, 4),
+            "ttft_s": round(read.typeset_s + read.encode_s + read.prefill_s + timings.first_piece_s, 4),
+            "decode_s": round(timings.decode_s, 4),
+            "tokens_per_s": round(timings.tokens_per_s, 1),
+        },
+    }

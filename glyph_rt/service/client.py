@@ -1,0 +1,194 @@
+"""A client of a glyph-rt server, for Python programs and for `glyph-rt ask --server`.
+
+with Client("127.0.0.1:50051") as client:
+    document = client.read(text)
+    for piece in client.ask("What is the notice period?", document=document.id):
+        print(piece, end="")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from glyph_rt.errors import GlyphError
+from glyph_rt.service.address import Address
+from glyph_rt.service.failures import DETAILS
+from glyph_rt.v1 import answers_pb2, answers_pb2_grpc, documents_pb2, documents_pb2_grpc, runtime_pb2, runtime_pb2_grpc
+
+CHUNK = 256 * 1024  # bytes of text per message of an upload
+
+
+class ServiceError(GlyphError):
+    """A server refused a call, or could not be reached.
+
+    code: the gRPC status; reason: the server's word for it, empty when the error is not the server's own; field: the part of the
+    request at fault; retry_s: seconds after which trying again makes sense, None when it does not as the request stands.
+    """
+
+    def __init__(self, error: grpc.RpcError) -> None:
+        call: Any = error
+        super().__init__(f"the server: {call.details() or call.code().name.lower()}")
+        self.code: grpc.StatusCode = call.code()
+        self.reason, self.retry_s = "", None
+        trailers = dict(call.trailing_metadata() or ())
+        for detail in status_pb2.Status.FromString(trailers.get(DETAILS, b"")).details:
+            info, retry, bad = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo(), error_details_pb2.BadRequest()
+            if detail.Unpack(info):
+                self.reason = info.reason
+            elif detail.Unpack(retry):
+                self.retry_s = retry.retry_delay.ToNanoseconds() / 1e9
+            elif detail.Unpack(bad) and bad.field_violations:
+                self.field = bad.field_violations[0].field
+
+
+class RefusedError(ServiceError):
+    """The request cannot be served as written."""
+
+    exit_code = 2
+
+
+class Reply:
+    """An answer as it streams in: iterate once, or take `.text`. Close it early to stop the work on the server."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._pieces: list[str] = []
+        self.accepted: answers_pb2.AnswerAccepted | None = None  # known with the first piece
+        self.done: answers_pb2.AnswerDone | None = None  # known at the end
+        self._stream = self._run()
+
+    def __iter__(self) -> Iterator[str]:
+        return self._stream
+
+    def __enter__(self) -> Reply:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def text(self) -> str:
+        """The whole answer; waits for what has not come yet. Raises ServiceError."""
+        for _ in self._stream:
+            pass
+        return "".join(self._pieces)
+
+    def close(self) -> None:
+        """Stop, if it has not ended."""
+        self._call.cancel()
+
+    def _run(self) -> Iterator[str]:
+        with _errors():
+            for event in self._call:
+                kind = event.WhichOneof("event")
+                if kind == "accepted":
+                    self.accepted = event.accepted
+                elif kind == "piece":
+                    self._pieces.append(event.piece.text)
+                    yield event.piece.text
+                elif kind == "done":
+                    self.done = event.done
+
+
+class Client:
+    """A connection to one server on this machine. Thread-safe. Every call raises ServiceError; `timeout_s` None: the server's cap."""
+
+    def __init__(self, address: str, timeout_s: float | None = None) -> None:
+        """Raises AddressError for an address that no glyph-rt serves at. Connects with the first call."""
+        # A proxy of the environment is for the web, not for a server on this machine.
+        self._channel = grpc.insecure_channel(Address.parse(address).target, options=[("grpc.enable_http_proxy", 0)])
+        self.timeout_s = timeout_s
+        self._documents: Any = documents_pb2_grpc.DocumentServiceStub(self._channel)
+        self._answers: Any = answers_pb2_grpc.AnswerServiceStub(self._channel)
+        self._runtime: Any = runtime_pb2_grpc.RuntimeServiceStub(self._channel)
+
+    def read(self, text: str, progress: Callable[[documents_pb2.ReadProgress], None] | None = None) -> documents_pb2.Document:
+        """Upload a text and have it read; the document stays on the server until it is deleted or left idle."""
+        data = text.encode("utf-8", "surrogatepass")  # the server says what is wrong with it
+        found: documents_pb2.Document | None = None
+        with _errors():
+            for event in self._documents.ReadDocument(_upload(data), timeout=self.timeout_s):
+                if event.WhichOneof("event") == "document":
+                    found = event.document
+                elif progress is not None:
+                    progress(event.progress)
+        if found is None:
+            raise GlyphError("the server ended the upload without a document")
+        return found
+
+    def ask(
+        self,
+        question: str,
+        *,
+        document: str | None = None,
+        text: str | None = None,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Reply:
+        """Ask about a document by its id, or about a text that is read for this question only."""
+        sampling = answers_pb2.SamplingOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        request = answers_pb2.AskRequest(document_id=document, text=text, question=question, sampling=sampling)
+        return Reply(self._answers.Ask(request, timeout=self.timeout_s))
+
+    def get(self, document: str) -> documents_pb2.Document:
+        """One document by its id."""
+        with _errors():
+            response: documents_pb2.GetDocumentResponse = self._documents.GetDocument(
+                documents_pb2.GetDocumentRequest(id=document), timeout=self.timeout_s
+            )
+        return response.document
+
+    def list(self, page_size: int = 100) -> Iterator[documents_pb2.Document]:
+        """All documents, oldest first, fetched `page_size` at a time."""
+        token = ""
+        while True:
+            with _errors():
+                request = documents_pb2.ListDocumentsRequest(page_size=page_size, page_token=token)
+                response: documents_pb2.ListDocumentsResponse = self._documents.ListDocuments(request, timeout=self.timeout_s)
+            yield from response.documents
+            token = response.next_page_token
+            if not token:
+                return
+
+    def delete(self, document: str) -> None:
+        """Forget a document; answers that run on it end undisturbed."""
+        with _errors():
+            self._documents.DeleteDocument(documents_pb2.DeleteDocumentRequest(id=document), timeout=self.timeout_s)
+
+    def runtime(self) -> runtime_pb2.GetRuntimeResponse:
+        """Model, limits and memory of the server."""
+        with _errors():
+            response: runtime_pb2.GetRuntimeResponse = self._runtime.GetRuntime(runtime_pb2.GetRuntimeRequest(), timeout=self.timeout_s)
+        return response
+
+    def close(self) -> None:
+        """End the connection, and every call on it."""
+        self._channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _upload(data: bytes) -> Iterator[documents_pb2.ReadDocumentRequest]:
+    yield documents_pb2.ReadDocumentRequest(options=documents_pb2.ReadDocumentOptions(size_bytes=len(data)))
+    for start in range(0, len(data), CHUNK):
+        yield documents_pb2.ReadDocumentRequest(text=data[start : start + CHUNK])
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        call: Any = error
+        kind = RefusedError if call.code() == grpc.StatusCode.INVALID_ARGUMENT else ServiceError
+        raise kind(error) from None

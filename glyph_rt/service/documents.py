@@ -1,0 +1,190 @@
+"""DocumentService: texts in, documents kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from glyph_rt.documents import Document, ReadTimings
+from glyph_rt.errors import InputError, LimitError
+from glyph_rt.runtime import Runtime
+from glyph_rt.service.calls import Context, Desk, well_formed
+from glyph_rt.service.library import Entry
+from glyph_rt.service.limits import Quota
+from glyph_rt.service.work import Reading
+from glyph_rt.texts import decode_text
+from glyph_rt.v1 import documents_pb2 as pb
+from glyph_rt.v1 import documents_pb2_grpc
+
+_STAGES = {"layout": pb.READ_STAGE_LAYOUT, "read": pb.READ_STAGE_READ}
+DEFAULT_PAGE, MOST_PER_PAGE = 50, 100  # documents of one ListDocuments response
+
+
+class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
+    """See proto/glyph_rt/v1/documents.proto, which is the reference."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def ReadDocument(self, requests: AsyncIterator[pb.ReadDocumentRequest | None], context: Context) -> None:
+        desk = self._desk
+        async with desk.call(context, stream=True) as runtime:
+            with desk.library.place() as keep:
+                upload = Upload(desk.uploads, runtime.limits.text_bytes)
+                reading: Reading | None = None
+                try:
+                    async for request in requests:
+                        upload.add(request)
+                    size = upload.end()
+                    await context.write(_progress(pb.READ_STAGE_RECEIVED, size, size))
+                    # From here on the worker gives the upload's bytes back, when it has let go of the text.
+                    reading = Reading(desk.workers.readers, runtime, upload.text, upload.close)
+                    async for page in reading.progress():
+                        await context.write(_progress(_STAGES[page.stage], page.done, page.total))
+                    entry = keep(await reading.document())
+                finally:
+                    if reading is None:
+                        upload.close()
+                    else:
+                        reading.close()
+                try:
+                    await context.write(pb.ReadDocumentResponse(document=to_message(entry)))
+                except BaseException:  # cancelled at the last moment: nobody knows the id, so nobody could delete it
+                    desk.library.discard(entry)
+                    raise
+
+    async def GetDocument(self, request: pb.GetDocumentRequest, context: Context) -> pb.GetDocumentResponse:
+        async with self._desk.call(context, stream=False):
+            well_formed(request)
+            return pb.GetDocumentResponse(document=to_message(self._desk.library.get(request.id)))
+
+    async def ListDocuments(self, request: pb.ListDocumentsRequest, context: Context) -> pb.ListDocumentsResponse:
+        async with self._desk.call(context, stream=False):
+            well_formed(request)
+            if request.page_size > MOST_PER_PAGE:
+                told = f"page_size is {request.page_size} and the limit is {MOST_PER_PAGE}"
+                raise LimitError(told, public=told, field="page_size")
+            entries, after = self._desk.library.page(_parse_token(request.page_token), request.page_size or DEFAULT_PAGE)
+            return pb.ListDocumentsResponse(
+                documents=[to_message(entry) for entry in entries], next_page_token="" if after is None else f"after-{after}"
+            )
+
+    async def DeleteDocument(self, request: pb.DeleteDocumentRequest, context: Context) -> pb.DeleteDocumentResponse:
+        async with self._desk.call(context, stream=False):
+            well_formed(request)
+            self._desk.library.remove(request.id)
+            return pb.DeleteDocumentResponse()
+
+
+class Upload:
+    """The text of one upload as it arrives. Its bytes are taken from `quota` before they are kept; must be closed.
+
+    A text over `limit` bytes is refused by the size it declares, or with the message that would take it over.
+    """
+
+    def __init__(self, quota: Quota, limit: int) -> None:
+        self._quota, self._limit = quota, limit
+        self._held = 0
+        self._begun = False
+        self._declared: int | None = None
+        self._data = bytearray()
+
+    def add(self, request: pb.ReadDocumentRequest | None) -> None:
+        """Take one message. Raises InputError, LimitError, and BusyError when the server holds too much text now."""
+        well_formed(request)
+        assert request is not None
+        kind = request.WhichOneof("content")
+        if (kind == "options") == self._begun or kind is None:
+            told = "the first message of an upload carries the options, and every other one text"
+            raise InputError(told, public=told, field="content")
+        if not self._begun:
+            self._begun = True
+            if request.options.HasField("size_bytes"):
+                self._reserve(request.options.size_bytes, "options.size_bytes")
+                self._declared = request.options.size_bytes
+            return
+        size = len(self._data) + len(request.text)
+        if self._declared is not None and size > self._declared:
+            self._refuse_declared(size)
+        if size > self._held:
+            self._reserve(size, "text")
+        self._data += request.text
+
+    def end(self) -> int:
+        """The text has arrived; its size in bytes."""
+        if not self._begun:
+            told = "the upload is empty; it begins with the options"
+            raise InputError(told, public=told, field="content")
+        if self._declared is not None and len(self._data) != self._declared:
+            self._refuse_declared(len(self._data))
+        return len(self._data)
+
+    def text(self) -> str:
+        """The whole text. Raises InputError for what is not UTF-8; run it off the event loop, since it may be long."""
+        data, self._data = self._data, bytearray()
+        return decode_text(bytes(data), "the text")
+
+    def close(self) -> None:
+        """Let the bytes go."""
+        self._data = bytearray()
+        self._quota.give(self._held)
+        self._held = 0
+
+    def _reserve(self, size: int, field: str) -> None:
+        if size > self._limit:
+            told = f"the text has more than {self._limit:,} bytes, the limit for one text"
+            raise LimitError(told, public=told, field=field)
+        self._quota.take(size - self._held)
+        self._held = size
+
+    def _refuse_declared(self, size: int) -> None:
+        told = f"the text has {size:,} bytes so far and {self._declared:,} were announced"
+        raise InputError(told, public=told, field="options.size_bytes")
+
+
+def pages_limit(runtime: Runtime) -> int:
+    """Pages of one document: the limit that was set, or what the context holds."""
+    return min(runtime.pages_in_context, runtime.limits.pages or runtime.pages_in_context)
+
+
+def timings_message(timings: ReadTimings) -> pb.ReadTimings:
+    """Seconds of a reading, for the wire."""
+    return pb.ReadTimings(typeset_s=timings.typeset_s, encode_s=timings.encode_s, prefill_s=timings.prefill_s)
+
+
+def compression(document: Document) -> float:
+    """Text tokens per visual token."""
+    return document.text_tokens / document.measure.visual_tokens
+
+
+def to_message(entry: Entry) -> pb.Document:
+    """A kept document, for the wire."""
+    document = entry.document
+    message = pb.Document(
+        id=entry.id,
+        digest=document.digest,
+        pages=document.measure.pages,
+        visual_tokens=document.measure.visual_tokens,
+        text_tokens=document.text_tokens,
+        characters=document.measure.characters,
+        missing_characters=sum(document.measure.missing.values()),
+        compression=compression(document),
+        kv_bytes=document.kv_bytes,
+        timings=timings_message(document.timings),
+    )
+    message.create_time.FromNanoseconds(int(entry.created_s * 1e9))
+    return message
+
+
+def _progress(stage: pb.ReadStage, done: int, total: int) -> pb.ReadDocumentResponse:
+    return pb.ReadDocumentResponse(progress=pb.ReadProgress(stage=stage, done=done, total=total))
+
+
+def _parse_token(token: str) -> int:
+    """The entry number behind a page token. Raises InputError for what this server never gave out."""
+    number = token.removeprefix("after-")
+    if not token:
+        return 0
+    if token == number or not (number.isascii() and number.isdigit()) or len(token) > 64:
+        told = "page_token is none that this server gave out"
+        raise InputError(told, public=told, field="page_token")
+    return int(number)

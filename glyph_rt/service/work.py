@@ -1,0 +1,138 @@
+"""Work off the event loop: readings and answers in bounded thread pools, stopped within one page or one token.
+
+The event loop never waits for a worker to stop. Whoever closes a `Reading` or an `AnswerRun` says that nobody wants its outcome;
+the worker finishes the page or token it is at, and then its memory comes back on its own thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+from glyph_rt.documents import Answer, Document, Progress
+from glyph_rt.runtime import Runtime
+
+T = TypeVar("T")
+
+
+class Workers:
+    """The threads that typeset, encode, prefill and decode. What waits for them is bounded by the limit on streams.
+
+    Readings and answers have threads of their own, so that a long upload does not hold up answers.
+    """
+
+    def __init__(self, readers: int, answerers: int) -> None:
+        self.readers = ThreadPoolExecutor(readers, "glyph-read")
+        self.answerers = ThreadPoolExecutor(answerers, "glyph-answer")
+
+    def close(self) -> None:
+        """Wait for what runs, drop what waits."""
+        for pool in (self.readers, self.answerers):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _StoppedError(Exception):
+    """Unwinds a reading that nobody waits for any more; seen by no one."""
+
+
+class Reading:
+    """One text on its way through `Runtime.read`. Must be closed; `document()` hands the document over, else closing drops it.
+
+    on_end: called once the text is let go, on a worker's thread.
+    """
+
+    def __init__(self, pool: Executor, runtime: Runtime, text: Callable[[], str], on_end: Callable[[], None] = lambda: None) -> None:
+        self._runtime, self._text = runtime, text
+        self._loop = asyncio.get_running_loop()
+        self._stop = threading.Event()
+        self._taken = False
+        # Holds at most one entry per page of the document and one for its end.
+        self._events: asyncio.Queue[Progress | None] = asyncio.Queue()
+        self._future: Future[Document] = pool.submit(self._run)
+        self._future.add_done_callback(lambda _: on_end())
+        self._future.add_done_callback(lambda _: self._post(None))
+
+    async def progress(self) -> AsyncIterator[Progress]:
+        """Pages as they are read, until the reading has ended, well or not."""
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    async def document(self) -> Document:
+        """The document, which is the caller's from here on. Raises what `Runtime.read` raised."""
+        document = await asyncio.wrap_future(self._future)
+        self._taken = True
+        return document
+
+    def close(self) -> None:
+        """Stop within one page; a document that nobody took is closed."""
+        self._stop.set()
+        self._future.cancel()
+        self._future.add_done_callback(self._drop)
+
+    def _run(self) -> Document:
+        self._check()
+        return self._runtime.read(self._text(), self._page)
+
+    def _page(self, progress: Progress) -> None:
+        self._check()
+        self._post(progress)
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise _StoppedError
+
+    def _post(self, event: Progress | None) -> None:
+        with suppress(RuntimeError):  # the loop has closed: the server is gone, and so is whoever listened
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    def _drop(self, future: Future[Document]) -> None:
+        if not self._taken and not future.cancelled() and future.exception() is None:
+            future.result().close()
+
+
+class AnswerRun:
+    """One answer, one token per turn of a worker: many answers share few threads evenly, and none runs ahead of its reader.
+
+    Must be closed. Only one of its coroutines may run at a time.
+    """
+
+    def __init__(self, pool: Executor, make: Callable[[], Answer]) -> None:
+        self._pool, self._make = pool, make
+        self._answer: Answer | None = None
+        self._steps: Iterator[str] = iter(())
+        self._last: Future[object] | None = None
+
+    async def start(self) -> Answer:
+        """Admit the question. Raises what `Document.ask` raises."""
+        return await self._do(self._begin)
+
+    async def pieces(self) -> AsyncIterator[str]:
+        """Pieces of the answer, never empty."""
+        while (piece := await self._do(lambda: next(self._steps, None))) is not None:
+            if piece:
+                yield piece
+
+    def close(self) -> None:
+        """Stop within one token and give the answer's memory back."""
+        if self._last is not None:
+            self._last.cancel()
+            self._last.add_done_callback(lambda _: self._finish())
+
+    async def _do(self, step: Callable[[], T]) -> T:
+        future = self._pool.submit(step)
+        self._last = future  # type: ignore[assignment]  # only ever cancelled and waited for
+        return await asyncio.wrap_future(future)
+
+    def _begin(self) -> Answer:
+        # Kept from the first moment on: a caller that has gone meanwhile closes it all the same.
+        self._answer = self._make()
+        self._steps = self._answer.steps()
+        return self._answer
+
+    def _finish(self) -> None:
+        if self._answer is not None:
+            self._answer.close()

@@ -1,0 +1,95 @@
+"""A server on a real loopback port, in this process so that tests can see its memory, and slow it down to hit a race for certain."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from glyph_rt import Runtime
+from glyph_rt.service.address import Address
+from glyph_rt.service.client import Client
+from glyph_rt.service.limits import ServiceLimits
+from glyph_rt.service.server import Server
+
+Serve = Callable[..., "Served"]
+
+
+@dataclass
+class Served:
+    """A server that runs on a thread of its own."""
+
+    address: str
+    server: Server
+    runtime: Runtime
+    loop: asyncio.AbstractEventLoop
+
+    def on_loop(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
+
+    def client(self, timeout_s: float | None = 60.0) -> Client:
+        return Client(self.address, timeout_s)
+
+
+@contextmanager
+def served(runtime: Runtime, limits: ServiceLimits | None = None, address: str = "127.0.0.1:0", *, ready: bool = True) -> Iterator[Served]:
+    """Serve `runtime`; afterwards nothing may be left in its memory."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def start() -> tuple[Server, str]:
+        server = Server(Address.parse(address), limits or ServiceLimits())
+        return server, await server.start()
+
+    try:
+        server, where = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+        found = Served(where, server, runtime, loop)
+        if ready:
+            found.on_loop(server.open(runtime))
+        try:
+            yield found
+        finally:
+            found.on_loop(server.stop(0))
+            assert server.desk.streams.used == server.desk.uploads.used == len(server.desk.library) == 0
+            runtime.arena.check_integrity()
+            assert runtime.arena.used == 0
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture
+def serve(runtime: Runtime) -> Iterator[Served]:
+    """The random model behind the default limits."""
+    with served(runtime) as found:
+        yield found
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for what a worker does on its own thread."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.01)
+
+
+def slow_down(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
+    """Make every step of the decoder take `seconds` longer; gives the times at which steps began."""
+    steps: list[float] = []
+    forward = runtime.model.forward
+
+    def slow(*arguments: Any) -> Any:
+        steps.append(time.monotonic())
+        time.sleep(seconds)
+        return forward(*arguments)
+
+    monkeypatch.setattr(runtime.model, "forward", slow)
+    return steps

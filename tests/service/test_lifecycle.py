@@ -1,0 +1,312 @@
+"""Calls that end early, servers that stop, and what a serving process opens: memory comes back, others are not disturbed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from glyph_rt import Runtime
+from glyph_rt.errors import AddressError, OptionError
+from glyph_rt.service.address import Address
+from glyph_rt.service.client import Client, ServiceError
+from glyph_rt.service.limits import ServiceLimits
+from glyph_rt.service.server import SERVICES
+from glyph_rt.v1 import documents_pb2
+from tests.conftest import TEXT
+from tests.service.conftest import Served, eventually, served, slow_down
+
+QUESTION = "What is the value of order number?"
+Code = grpc.StatusCode
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def options() -> documents_pb2.ReadDocumentRequest:
+    return documents_pb2.ReadDocumentRequest(options=documents_pb2.ReadDocumentOptions())
+
+
+def test_a_cancelled_answer_stops_within_a_token_and_frees_its_memory(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve.client() as client:
+        identity = client.read(TEXT).id
+        base = serve.runtime.arena.used
+        steps = slow_down(serve.runtime, monkeypatch, 0.1)
+        reply = client.ask(QUESTION, document=identity, max_new_tokens=200)
+        next(iter(reply))
+        assert serve.runtime.arena.used > base
+        reply.close()
+        eventually(lambda: serve.server.desk.streams.used == 0)
+        seen = len(steps)
+        eventually(lambda: serve.runtime.arena.used == base)
+        time.sleep(0.3)
+        assert len(steps) <= seen + 1 < 100, "one token may have been under way"
+
+
+def test_the_clients_deadline_stops_the_work(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve.client() as client, serve.client(timeout_s=0.5) as hurried:
+        identity = client.read(TEXT).id
+        base = serve.runtime.arena.used
+        slow_down(serve.runtime, monkeypatch, 0.1)
+        with pytest.raises(ServiceError) as caught:
+            _ = hurried.ask(QUESTION, document=identity, max_new_tokens=200).text
+        assert caught.value.code == Code.DEADLINE_EXCEEDED
+        eventually(lambda: serve.runtime.arena.used == base)
+        with pytest.raises(ServiceError) as caught:
+            hurried.read("line\n" * 200)
+        assert caught.value.code == Code.DEADLINE_EXCEEDED
+        eventually(lambda: serve.runtime.arena.used == base and serve.server.desk.uploads.used == 0)
+        assert [d.id for d in client.list()] == [identity]
+
+
+def test_the_servers_cap_ends_a_call_that_has_no_deadline(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(runtime, ServiceLimits(deadline_s=0.5)) as at, at.client(timeout_s=None) as client:
+        identity = client.read("a\n").id
+        slow_down(runtime, monkeypatch, 0.1)
+        with pytest.raises(ServiceError) as caught:
+            _ = client.ask(QUESTION, document=identity, max_new_tokens=200).text
+        assert (caught.value.code, caught.value.reason) == (Code.DEADLINE_EXCEEDED, "SERVER_DEADLINE")
+        eventually(lambda: runtime.arena.used == client.get(identity).kv_bytes)
+
+
+def test_a_cancelled_reading_stops_within_a_page(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inline and uploaded: the document is gone, and so is the text."""
+    steps = slow_down(serve.runtime, monkeypatch, 0.1)
+    with serve.client() as client:
+        inline = client.ask(QUESTION, text="line\n" * 200)
+        call = client._documents.ReadDocument(iter([options(), documents_pb2.ReadDocumentRequest(text=b"line\n" * 200)]))
+        eventually(lambda: len(steps) >= 2)
+        inline.close()
+        call.cancel()
+        eventually(lambda: serve.server.desk.streams.used == 0)
+        seen = len(steps)
+        eventually(lambda: serve.runtime.arena.used == 0 and serve.server.desk.uploads.used == 0)
+        time.sleep(0.3)
+        assert len(steps) <= seen + 1 and len(serve.server.desk.library) == 0
+
+
+def test_a_client_that_vanishes_mid_upload_leaves_nothing(serve: Served) -> None:
+    """Its process is killed, so the connection breaks without a word; what it had sent is no document."""
+    script = (
+        "import sys, time, grpc\n"
+        "from glyph_rt.v1 import documents_pb2 as d, documents_pb2_grpc as g\n"
+        "def parts():\n"
+        "    yield d.ReadDocumentRequest(options=d.ReadDocumentOptions())\n"
+        "    yield d.ReadDocumentRequest(text=b'a line of words\\n' * 20)\n"
+        "    time.sleep(60)\n"
+        "list(g.DocumentServiceStub(grpc.insecure_channel(sys.argv[1])).ReadDocument(parts()))\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, serve.address])
+    eventually(lambda: serve.server.desk.uploads.used == 320, 30.0)
+    child.kill()
+    child.wait()
+    eventually(lambda: serve.server.desk.streams.used == serve.server.desk.uploads.used == 0)
+    time.sleep(0.2)
+    assert len(serve.server.desk.library) == 0 and serve.runtime.arena.used == 0
+
+
+def test_streams_over_the_limit_are_told_to_come_back(runtime: Runtime) -> None:
+    waiting = threading.Event()
+
+    def stalled() -> Iterator[documents_pb2.ReadDocumentRequest]:
+        yield options()
+        waiting.wait(30)
+
+    with served(runtime, ServiceLimits(streams=1)) as at, at.client() as client:
+        call = client._documents.ReadDocument(stalled())
+        eventually(lambda: at.server.desk.streams.used == 1)
+        with pytest.raises(ServiceError) as caught:
+            client.read(TEXT)
+        assert (caught.value.code, caught.value.reason, caught.value.retry_s) == (Code.RESOURCE_EXHAUSTED, "BUSY", 1.0)
+        assert client.runtime().documents == 0, "calls that do no work are still answered"
+        call.cancel()
+        waiting.set()
+        eventually(lambda: at.server.desk.streams.used == 0)
+        assert client.read(TEXT).pages == 2
+
+
+def test_health_follows_the_servers_life(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NOT_SERVING, then SERVING after the warm-up, then NOT_SERVING while a running answer is let finish."""
+    with served(runtime, ready=False) as at, at.client() as client, grpc.insecure_channel(at.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+
+        def status(service: str = "") -> int:
+            return int(health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status)
+
+        watch = health.Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == status() == NOT_SERVING
+        with pytest.raises(ServiceError, match="starting") as caught:
+            client.read(TEXT)
+        assert (caught.value.code, caught.value.retry_s) == (Code.UNAVAILABLE, 1.0)
+
+        at.on_loop(at.server.open(runtime))
+        assert next(watch).status == SERVING
+        assert {status(name) for name in ("", *SERVICES)} == {SERVING}
+
+        identity = client.read(TEXT).id
+        slow_down(runtime, monkeypatch, 0.05)
+        reply = client.ask(QUESTION, document=identity, max_new_tokens=20)
+        pieces = iter(reply)
+        next(pieces)
+        stopping = asyncio.run_coroutine_threadsafe(at.server.stop(20), at.loop)
+        assert next(watch).status == status() == NOT_SERVING
+        with pytest.raises(ServiceError, match="draining"):
+            client.get(identity)
+        list(pieces)
+        assert reply.done is not None and stopping.result(20) is True
+
+
+def test_a_drain_ends_with_its_time(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(runtime) as at, at.client() as client:
+        identity = client.read(TEXT).id
+        slow_down(runtime, monkeypatch, 0.1)
+        reply = client.ask(QUESTION, document=identity, max_new_tokens=200)
+        next(iter(reply))
+        before = time.monotonic()
+        assert at.on_loop(at.server.stop(0.3)) is False
+        assert 0.3 <= time.monotonic() - before < 10 and runtime.arena.used == 0
+        with pytest.raises(ServiceError):
+            _ = reply.text
+
+
+def test_reflection_lists_the_services(serve: Served) -> None:
+    with grpc.insecure_channel(serve.address) as channel:
+        ask = reflection_pb2.ServerReflectionRequest(list_services="")
+        response = next(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([ask]), timeout=10))
+    names = {service.name for service in response.list_services_response.service}
+    assert names == {*SERVICES, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:50051", "[::]:50051", "192.168.1.5:50051", "8.8.8.8:1"])
+def test_other_addresses_are_refused_since_tls_is_not_built(address: str) -> None:
+    with pytest.raises(AddressError, match="TLS is not built yet"):
+        Address.parse(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "50051", ":50051", "localhost", "example.com:1", "127.0.0.1:65536", "127.0.0.1:x", "unix:", "unix:/" + "a" * 100]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(AddressError):
+        Address.parse(address)
+
+
+def test_a_taken_address_is_refused(serve: Served, runtime: Runtime, tmp_path: Path) -> None:
+    with pytest.raises(AddressError, match="cannot be listened at"), served(runtime, address=serve.address, ready=False):
+        pass
+    path = tmp_path / "s"
+    with served(runtime, address=f"unix:{path}") as at, at.client() as client:
+        assert client.read(TEXT).pages == 2 and path.stat().st_mode & 0o077 == 0, "for this user only"
+        with pytest.raises(AddressError, match="another process"):
+            Address.parse(f"unix:{path}").claim()
+    with socket.socket(socket.AF_UNIX) as stale:
+        path.unlink(missing_ok=True)
+        stale.bind(str(path))
+    Address.parse(f"unix:{path}").claim()
+    assert not path.exists(), "left by a process that died"
+    path.write_text("not a socket")
+    with pytest.raises(AddressError, match="not a socket"):
+        Address.parse(f"unix:{path}").claim()
+
+
+@pytest.mark.parametrize(
+    "bad", [{"streams": 0}, {"deadline_s": 0.0}, {"deadline_s": float("nan")}, {"idle_s": float("inf")}, {"drain_s": -1.0}]
+)
+def test_limits_out_of_range_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(OptionError):
+        ServiceLimits(**bad)  # type: ignore[arg-type]
+
+
+def sockets(process: int) -> list[str]:
+    """Lines of the kernel's tables for the internet sockets that a process has open."""
+    links = [str(fd.readlink()) for fd in Path(f"/proc/{process}/fd").iterdir() if fd.is_symlink()]
+    inodes = {link.removeprefix("socket:[").rstrip("]") for link in links if link.startswith("socket:[")}
+    tables = [Path(f"/proc/{process}/net/{name}") for name in ("tcp", "tcp6", "udp", "udp6")]
+    return [line for table in tables for line in table.read_text().splitlines()[1:] if line.split()[9] in inodes]
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="reads Linux's socket tables")
+def test_glyph_rt_serve_from_start_to_sigterm(random_model: Path, tmp_path: Path) -> None:
+    """The real process: phases on standard error, one listening socket and no other, a drain on SIGTERM, exit code 0."""
+    command = [
+        sys.executable,
+        "-c",
+        "from glyph_rt.cli import main; main()",
+        "serve",
+        "--address",
+        "127.0.0.1:0",
+        "--model",
+        str(random_model),
+    ]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "http_proxy": "http://192.0.2.1:9"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stderr is not None
+            lines = [process.stderr.readline() for _ in range(5)]
+            phases = ("libraries loaded", "listening at", "model opened in", "warmed up in", "] serving")
+            assert all(words in line for words, line in zip(phases, lines, strict=True)), lines
+            address = lines[1].split("listening at ")[1].split(",")[0]
+            [listening] = sockets(process.pid)
+            assert listening.split()[3] == "0A", "the one socket listens"
+            with Client(address, 60.0) as client:
+                identity = client.read(TEXT).id
+                _ = client.ask(QUESTION, document=identity, max_new_tokens=4).text
+                local = [line.split()[1] for line in sockets(process.pid)]
+                assert len({place.split(":")[1] for place in local}) == 1, "everything else came in through the listening port"
+                process.send_signal(signal.SIGTERM)
+                rest = process.stderr.read()
+            assert process.wait(30) == 0 and "draining" in rest and rest.splitlines()[-1].endswith("stopped")
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("moment", ["while it starts", "during a long answer"])
+def test_signals_end_it_at_any_moment(random_model: Path, moment: str) -> None:
+    """One signal while it starts; two while it drains: the second does not wait for the answer."""
+    command = [
+        sys.executable,
+        "-c",
+        "from glyph_rt.cli import main; main()",
+        "serve",
+        "--address",
+        "127.0.0.1:0",
+        "--model",
+        str(random_model),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            lines = [next(line for line in process.stderr if "listening at" in line)]
+            if moment == "during a long answer":
+                lines += [next(line for line in process.stderr if "] serving" in line)]
+                with Client(lines[0].split("listening at ")[1].split(",")[0], 60.0) as client:
+                    reply = client.ask(QUESTION, text=TEXT, max_new_tokens=7000)
+                    next(iter(reply))
+                    process.send_signal(signal.SIGTERM)
+                    assert "draining for up to 30 s" in process.stderr.readline()
+                    process.send_signal(signal.SIGTERM)
+                    assert "stopping at once" in process.stderr.readline()
+                    with pytest.raises(ServiceError):
+                        _ = reply.text
+            else:
+                process.send_signal(signal.SIGTERM)
+            rest = process.stderr.read()
+            assert process.wait(30) == 0 and "Traceback" not in rest and "stopped" in rest.splitlines()[-1], rest
+        finally:
+            process.kill()
+
+
+def test_serve_refuses_other_addresses_with_one_line() -> None:
+    command = [sys.executable, "-c", "from glyph_rt.cli import main; main()", "serve", "--address", "0.0.0.0:50051"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and "TLS is not built yet" in done.stderr
