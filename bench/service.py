@@ -21,7 +21,7 @@ from pathlib import Path
 from glyph_rt.service.client import Client
 
 CONTRACT = (Path(__file__).parents[1] / "examples" / "contract.txt").read_text()
-KEYS = ("Pump type", "Monthly fee", "Notice period")
+KEYS = ("Pump type", "Hourly rate", "Notice period")
 ROUNDS = 30  # answers on each side
 
 

@@ -51,7 +51,7 @@ def test_the_reader_answers_about_the_bundled_contract() -> None:
         assert (document.pages, document.visual_tokens, document.characters) == (3, 150, len(CONTRACT))
         assert document.compression == pytest.approx(3.68, abs=0.01) and document.kv_bytes == runtime.arena.used
         assert len(document.id) == 32 and len(document.digest) == 64
-        for key, value in (("Pump type", "KV-330"), ("Monthly fee", "EUR 2,450"), ("Notice period", "90 days")):
+        for key, value in (("Pump type", "KV-330"), ("Hourly rate", "EUR 96.50"), ("Notice period", "90 days")):
             reply = client.ask(f"What is the value of {key}?", document=document.id)
             assert reply.text == value
             assert reply.accepted is not None and reply.done is not None
