@@ -16,6 +16,7 @@ fi
 # The installed layout: export/ lies inside the package, and the native core beside the typesetter.
 cp -r glyph_rt "$tree/glyph_rt"
 cp -r export "$tree/glyph_rt/export"
+cp -r engines "$tree/glyph_rt/engines"
 cmake -S . -B "$tree/build" -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE="$(command -v "$python")" \
   -Dnanobind_DIR="$("$python" -m nanobind --cmake_dir)" >"$tree/cmake.log" || { cat "$tree/cmake.log"; exit 1; }
 cmake --build "$tree/build" --parallel >"$tree/build.log" || { cat "$tree/build.log"; exit 1; }
