@@ -19,11 +19,11 @@ from glyph_rt.vision.graph import ALL_KINDS, GraphKind
 from glyph_rt.vision.manifest import Manifest
 from glyph_rt.vision.onnx_cuda import OnnxCudaEncoder
 from glyph_rt.vision.onnx_encoder import OnnxEncoder
+from glyph_rt.vision.store import ENGINES, EngineStore
 from glyph_rt.vision.torch_encoder import TorchEncoder, torch_name
 from glyph_rt.vision.trt_api import FLAVOURS, Flavour
 
 ORACLE = "torch"
-ENGINES = "tensorrt"  # the engine store's folder beside the graphs, as `glyph-rt build` uses it
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,6 @@ def _of_engines(checkpoint: Checkpoint, store: Path) -> Iterator[Candidate]:
 
     Manifests are only listed here; whether one may be loaded on this box, and is to be trusted, the engine store decides when it is opened.
     """
-    from glyph_rt.vision.store import EngineStore  # it knows select.py, which knows this module
-
     engines = EngineStore(store / ENGINES)
     manifests = (entry.manifest for entry in reversed(engines.entries()) if entry.manifest is not None)
     usable = (made for made in manifests if made.model_digest == checkpoint.digest and made.tensorrt in FLAVOURS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,12 @@ INPUTS = ("patches", "positions", "cos", "sin")
 OUTPUT = "visual_tokens"  # [pages, visual tokens, out_hidden] in the graph's precision
 EXPORTER = "2"  # raised whenever the same checkpoint would give another graph, or other metadata
 _PREFIX = "glyph_rt."
+
+
+def default_store() -> Path:
+    """Where exported graphs live: $XDG_CACHE_HOME/glyph-rt/engines, or ~/.cache/glyph-rt/engines."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "glyph-rt" / "engines"
 
 
 @dataclass(frozen=True)

@@ -54,12 +54,6 @@ class Trial:
     error: float = 0.0  # the largest difference from the oracle, relative to its range
 
 
-def default_store() -> Path:
-    """Where exported graphs live: $XDG_CACHE_HOME/glyph-rt/engines, or ~/.cache/glyph-rt/engines."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "glyph-rt" / "engines"
-
-
 def open_encoder(checkpoint: Checkpoint, choice: str, probe: ProbePage, store: Path) -> VisionEncoder:
     """The encoder `choice` names: "torch" is the oracle, "auto" the fastest of all, "onnx" and "tensorrt" the fastest of their kind.
 

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from glyph_rt.errors import EngineRefusedError, StoreError
 from glyph_rt.memory import GIB
+from glyph_rt.vision.graph import default_store
 from glyph_rt.vision.manifest import Manifest, Wanted
 
 ENGINES = "tensorrt"  # the engines' folder in the store of exported graphs
@@ -46,8 +47,6 @@ def default_key() -> Path:
 
 def default_engines() -> Path:
     """Where this box's engines live: beside the exported graphs, in the user's cache."""
-    from glyph_rt.vision.select import default_store  # which knows this module
-
     return default_store() / ENGINES
 
 
