@@ -51,7 +51,7 @@ class AnswerServiceServicer:
         The server sends `accepted` once, then pieces of the answer as they are made, then `done`.
         NOT_FOUND: no such document. INVALID_ARGUMENT: can never be answered here (limits, empty question). RESOURCE_EXHAUSTED with
         RetryInfo: not now. Cancelling, or the end of the deadline, stops the work within one token (while an inline text is
-        read: one page) and frees its memory.
+        read: a few pages) and frees its memory.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
