@@ -1,7 +1,7 @@
-"""Work off the event loop: readings and answers in bounded thread pools, stopped within one page or one token.
+"""Work off the event loop: readings and answers in bounded thread pools, stopped within a batch of pages or one token.
 
 The event loop never waits for a worker to stop. Whoever closes a `Reading` or an `AnswerRun` says that nobody wants its outcome;
-the worker finishes the page or token it is at, and then its memory comes back on its own thread.
+the worker finishes the batch of pages or the token it is at, and then its memory comes back on its own thread.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Reading:
         return document
 
     def close(self) -> None:
-        """Stop within one page; a document that nobody took is closed."""
+        """Stop within a batch of pages; a document that nobody took is closed."""
         self._stop.set()
         self._future.cancel()
         self._future.add_done_callback(self._drop)
