@@ -8,12 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 from pathlib import Path
 
 from glyph_rt.export.reader.held_out import pages_to_transcribe, questions
 
 from glyph_rt import Runtime
 from glyph_rt.evaluate import ask_all, character_error, transcribe_all, wilson
+
+CONTRACT = Path(__file__).parents[1] / "examples" / "contract.txt"
 
 
 def main() -> None:
@@ -34,6 +37,7 @@ def main() -> None:
             of_these = [ok for ok, question in zip(right, asked, strict=True) if question.pages == pages]
             figures[f"exact values, {pages} pages"] = share(sum(of_these), len(of_these))
         figures["exact values"] = share(sum(right), len(right))
+        figures["values of examples/contract.txt"] = contract(runtime)
         transcripts = transcribe_all(runtime, pages_to_transcribe(runtime.typesetter, options.transcripts))
         figures["character error"] = round(character_error(transcripts), 5)
         figures["pages without an error"] = share(sum(t.found == t.expected for t in transcripts), len(transcripts))
@@ -44,6 +48,15 @@ def main() -> None:
         print(f"  {question.pages} pages: {question.question!r} expected {question.expected!r}, got {answer!r}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def contract(runtime: Runtime) -> str:
+    """Every key of the bundled contract, of which the demo asks three."""
+    text = CONTRACT.read_text(encoding="utf-8")
+    fields = re.findall(r"^([A-Z][A-Za-z ]+): (.+)$", text, re.MULTILINE)
+    with runtime.read(text) as document:
+        right = [document.ask(f"What is the value of {key}?").text == value for key, value in fields]
+    return f"{sum(right)} of {len(right)}"
 
 
 def share(successes: int, trials: int) -> str:
