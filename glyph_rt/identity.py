@@ -14,11 +14,10 @@ def digest(kind: str, *fields: Field) -> str:
     `kind` names what is being identified and the version of its schema ("page/1"): two kinds never collide. The length
     prefix keeps ("ab", "c") and ("a", "bc") apart.
     """
-    sha = hashlib.sha256()
+    parts: list[bytes | bytearray | memoryview] = []
     for field in (kind, *fields):
         text = str(field) if isinstance(field, int) else field
         data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
         size = data.nbytes if isinstance(data, memoryview) else len(data)
-        sha.update(size.to_bytes(8, "little"))
-        sha.update(data)
-    return sha.hexdigest()
+        parts += (size.to_bytes(8, "little"), data)
+    return hashlib.sha256(b"".join(parts)).hexdigest()

@@ -65,11 +65,11 @@ class GlyphAtlas:
     def cover(self, symbols: NDArray[np.uint32]) -> tuple[Atlas, NDArray[np.bool_]]:
         """The native atlas holding at least these symbols, and which of them no font has."""
         with self.lock:
-            states = self._states[symbols]
+            states = self._states.take(symbols)
             if (states == _UNKNOWN).any():
                 for codepoint in np.unique(symbols[states == _UNKNOWN]).tolist():
                     self._add(codepoint)
-                states = self._states[symbols]
+                states = self._states.take(symbols)
                 self._native = None
             if self._native is None:
                 self._native = self._pack()

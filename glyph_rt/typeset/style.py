@@ -121,7 +121,7 @@ class Style:
         """Points to whole pixels at this style's dpi."""
         return round(points * self.dpi / 72)
 
-    @property
+    @cached_property
     def drawn(self) -> tuple[int, int]:
         """Width and height in px of the page that is drawn on. Native: multiples of 28. Trained: what poppler makes of the page size."""
         sides = [side * self.dpi / 72 for side in self.page_size]
@@ -129,7 +129,7 @@ class Style:
             return max(BLOCK, round(sides[0] * self.horizontal_scale / BLOCK) * BLOCK), max(BLOCK, round(sides[1] / BLOCK) * BLOCK)
         return math.ceil(sides[0] - 1e-9), math.ceil(sides[1] - 1e-9)
 
-    @property
+    @cached_property
     def scaled_width(self) -> int:
         """px: width of the drawn page after the chain's horizontal-scale, which resizes what it has drawn."""
         return self.drawn[0] if self.fit == "native" else max(1, int(self.drawn[0] * self.horizontal_scale))

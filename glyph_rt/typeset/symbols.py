@@ -17,6 +17,7 @@ NEWLINES = "\n\v\f\r\x85\u2028\u2029"  # natively, code points that end a line (
 INVISIBLE = "\xad\u200b\ufeff"  # take no room and draw nothing: soft hyphen, zero-width space, byte-order mark
 # What reportlab takes for white space (paragraph.py, _wsc), besides the line feed.
 WHITESPACE = "\t\v\f\r\x1c\x1d\x1e\x1f\x85 \u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+_PLAIN = bytes([0x0A, *range(0x20, 0x7F)])  # ASCII that is drawn as it is, in either fit; only runs of spaces are not, when trained
 _SPACE, _LINE_FEED, _NO_BREAK_SPACE = 0x20, 0x0A, 0xA0
 _NEWLINE, _INVISIBLE, _WHITE, _COMPLEX, _FIXED = 1, 2, 4, 8, 16  # bits of a code point's kind
 
@@ -42,7 +43,10 @@ class Symboliser:
     def symbols(self, text: str) -> Symbols:
         """`text` has no lone surrogates. It should begin and end where a line may: what stands before and behind it is not seen."""
         codepoints = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-        kinds = _kinds(text.isascii())[codepoints]
+        if self._is_plain(text):
+            atlas, missing = self.atlas.cover(codepoints)
+            return Symbols(codepoints, codepoints, None, missing, atlas)
+        kinds = _kinds(text.isascii()).take(codepoints)
         with self.atlas.lock:
             self.atlas.start_anew()
             symbols, levels = codepoints, None
@@ -54,6 +58,12 @@ class Symboliser:
                 symbols, levels = self._shaped(text, codepoints, kinds, symbols)
             atlas, missing = self.atlas.cover(symbols)
         return Symbols(codepoints, symbols, levels, missing, atlas)
+
+    def _is_plain(self, text: str) -> bool:
+        """Whether every code point is its own symbol: so for most English text, which then takes no more than this look at it."""
+        if not text.isascii() or self.style.newline_mark is not None or text.encode().translate(None, _PLAIN):
+            return False
+        return self.style.fit == "native" or "  " not in text
 
     def _native(self, codepoints: NDArray[np.uint32], kinds: NDArray[np.uint8]) -> NDArray[np.uint32]:
         symbols = codepoints.copy()

@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from glyph_rt.typeset.symbols import Symboliser, Symbols
 
 RENDERER_VERSION = 2  # raise when any pixel or line break may differ for the same style and text
 STRETCH = 1 << 16  # code points composed at a time; bounds the memory of a long text
+RUN = 2  # pages that a thread draws at a time, since handing work from thread to thread costs a tenth of a page
 _IDEOGRAPH = re.compile("[\u4e00-\u9fff]")  # what makes the reference chain break lines between any two characters
 
 
@@ -154,28 +156,31 @@ class Typesetter:
     def _sheets(self, lines: NDArray[np.int64], page: int, pages: int, complete: bool, starts: set[int], end: int) -> tuple[Sheet, ...]:
         """What is kept of every page. The last page of a text, or before a page that starts where the text says, may be cut short."""
         edges = np.searchsorted(lines[:, PAGE], np.arange(page, page + pages + 1), side="left").tolist()
+        rights, bottoms = lines[:, RIGHT].tolist(), lines[:, BOTTOM].tolist()
         sheets = []
         for n in range(pages):
-            on_page = lines[edges[n] : edges[n + 1]]
+            first, behind = edges[n], edges[n + 1]
             last = n + 1 == pages
-            following = end if last else int(lines[edges[n + 1], START])
+            following = end if last else int(lines[behind, START])
             short = (last and complete) or following in starts
-            sheets.append(Sheet(page + n + 1, edges[n], self._crop(on_page, short)))
+            right, bottom = max(rights[first:behind], default=0), max(bottoms[first:behind], default=0)
+            if bottom and self._boxed:  # a visible box is ink too
+                right, bottom = self._box_ink(int(lines[first:behind, BASELINE].max()), bottom)
+            sheets.append(Sheet(page + n + 1, first, self._crop(right, bottom, short)))
         return tuple(sheets)
 
-    def _crop(self, lines: NDArray[np.int64], short: bool) -> tuple[int, int, int, int]:
+    def _box_ink(self, baseline: int, bottom: int) -> tuple[int, int]:
+        """Where the ink of a page with visible boxes ends, whose last line stands at `baseline` and whose text ends at `bottom`."""
+        edge = self.style.px(self.style.border_padding) + (self._border + 1) // 2  # a stroke lies half outside
+        return self._box[1] + edge, max(bottom, baseline - self._ascent + self._line_height + edge)
+
+    def _crop(self, right: int, bottom: int, short: bool) -> tuple[int, int, int, int]:
         """As the chain crops: a margin, in px whatever the dpi, behind the last inked column and counted from the last inked row."""
         style = self.style
         width, height = style.scaled_width, style.drawn[1]
-        if len(lines) and lines[:, BOTTOM].any():  # a blank page stays whole
-            right, bottom = int(lines[:, RIGHT].max()), int(lines[:, BOTTOM].max())
-            if self._boxed:  # a visible box is ink too
-                edge = style.px(style.border_padding) + (self._border + 1) // 2  # a stroke lies half outside
-                right = self._box[1] + edge
-                bottom = max(bottom, int(lines[:, BASELINE].max()) - self._ascent + self._line_height + edge)
+        if bottom:  # a blank page stays whole
             if style.auto_crop_width:
-                right = math.ceil(right * style.scaled_width / style.drawn[0])
-                width = min(width, right + round(style.margin_x))
+                width = min(width, math.ceil(right * style.scaled_width / style.drawn[0]) + round(style.margin_x))
             if style.auto_crop_last_page and short:
                 height = min(height, bottom - 1 + round(style.margin_y))
         if style.fit == "native":  # whole blocks, and no resampling
@@ -187,22 +192,27 @@ class Typesetter:
     def _draw(self, parts: Iterator[_Composed], threads: int) -> Iterator[Page]:
         if threads <= 1:
             for part in parts:
-                for n in range(len(part.sheets)):
-                    yield self._page(part, n)
+                yield from self._run(part, 0, len(part.sheets))
             return
-        waiting: deque[Future[Page]] = deque()
+        waiting: deque[Future[list[Page]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             try:
-                for part in parts:
-                    for n in range(len(part.sheets)):
-                        waiting.append(pool.submit(self._page, part, n))
+                ahead = pool.submit(next, parts, None)
+                while (composed := ahead.result()) is not None:
+                    ahead = pool.submit(next, parts, None)  # the next stretch is composed while this one is drawn
+                    for first in range(0, len(composed.sheets), RUN):
+                        waiting.append(pool.submit(list, self._run(composed, first, first + RUN)))
                         if len(waiting) > 2 * threads:
-                            yield waiting.popleft().result()
+                            yield from waiting.popleft().result()
                 while waiting:
-                    yield waiting.popleft().result()
+                    yield from waiting.popleft().result()
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def _run(self, part: _Composed, first: int, end: int) -> Iterator[Page]:
+        for n in range(first, min(end, len(part.sheets))):
+            yield self._page(part, n)
 
     def _page(self, part: _Composed, n: int) -> Page:
         sheet = part.sheets[n]
@@ -239,7 +249,7 @@ class Typesetter:
     def _ascent(self) -> int:
         return round(self.style.font_size * self.style.dpi / 72) if self.style.fit == "trained" else self.atlas.first_baseline
 
-    @property
+    @cached_property
     def _boxed(self) -> bool:
         """Whether a paragraph's box can be seen."""
         style = self.style

@@ -149,6 +149,51 @@ void check_restart(const Pen& pen, const Sample& sample, const Composition& c, c
           "at the same places");
 }
 
+// Every version of the inner loops gives what the plain one gives.
+void check_resampling() {
+  Plane in;
+  in.shape(static_cast<int32_t>(draw(1, 90)), static_cast<int32_t>(draw(1, 90)));
+  const bool blank = draw(0, 3) == 0;
+  for (auto& pixel : in.pixels) pixel = static_cast<uint8_t>(blank ? 0 : draw(0, 255));
+  const auto width = static_cast<int32_t>(draw(1, in.width)), height = static_cast<int32_t>(draw(1, in.height));
+  const auto to_width = static_cast<int32_t>(draw(1, 120)), to_height = static_cast<int32_t>(draw(1, 120));
+  size_t count = 0;
+  const RowLoops* const* all = all_row_loops(count);
+  std::vector<std::vector<uint8_t>> results;
+  for (size_t version = 0; version < count; ++version) {
+    Resampler resampler(*all[version]);
+    resampler.start(in, width, height, to_width, to_height);
+    results.emplace_back();
+    for (int32_t y = 0; y < to_height; ++y) {
+      const uint8_t* row = resampler.row(y);
+      results.back().insert(results.back().end(), row, row + to_width);
+    }
+  }
+  for (const auto& result : results) check(result == results.back(), "all instruction sets resample alike");
+}
+
+void check_blending() {
+  const auto stride = static_cast<int32_t>(draw(1, 3)) * kLanes, height = static_cast<int32_t>(draw(0, 9));
+  const auto ink = static_cast<uint8_t>(draw(0, 255));
+  std::vector<uint8_t> page(static_cast<size_t>(stride + 5) * height), coverage(static_cast<size_t>(stride) * height);
+  for (auto& pixel : page) pixel = static_cast<uint8_t>(draw(0, 255));
+  for (auto& alpha : coverage) alpha = static_cast<uint8_t>(draw(0, 255));
+  std::vector<uint8_t> wanted = page;
+  for (int32_t y = 0; y < height; ++y)
+    for (int32_t x = 0; x < stride; ++x) {
+      const double alpha = coverage[y * stride + x] / 255.0;
+      uint8_t& pixel = wanted[y * (stride + 5) + x];
+      pixel = static_cast<uint8_t>(std::lround(alpha * ink + (1 - alpha) * pixel));
+    }
+  size_t count = 0;
+  const RowLoops* const* all = all_row_loops(count);
+  for (size_t version = 0; version < count; ++version) {
+    std::vector<uint8_t> drawn = page;
+    all[version]->blend(drawn.data(), stride + 5, coverage.data(), stride, height, ink);
+    check(drawn == wanted, "all instruction sets blend as real numbers do");
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -165,11 +210,8 @@ int main(int count, char** arguments) {
     check_lines(composed, static_cast<int64_t>(sample.symbols.size()));
     check_restart(pen, sample, c, composed);
     paint(pen, sample, composed);
-    Plane in, scratch, out;
-    in.shape(static_cast<int32_t>(draw(1, 90)), static_cast<int32_t>(draw(1, 90)));
-    for (auto& pixel : in.pixels) pixel = static_cast<uint8_t>(draw(0, 255));
-    resample(in, static_cast<int32_t>(draw(1, in.width)), static_cast<int32_t>(draw(1, in.height)), static_cast<int32_t>(draw(1, 120)),
-             static_cast<int32_t>(draw(1, 120)), scratch, out);
+    check_resampling();
+    check_blending();
   }
   std::printf("%ld rounds\n", rounds);
 }

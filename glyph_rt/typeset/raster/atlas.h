@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "rows.h"
 #include "symbols.h"
 
 namespace glyph_rt {
@@ -14,8 +15,6 @@ namespace glyph_rt {
 // glyphs is off by less than a millionth of a pixel, so line breaks equal those computed with real numbers.
 using Fixed = int64_t;
 constexpr Fixed kOnePixel = Fixed{1} << 32;
-
-constexpr int32_t kLanes = 8;  // pixels that are blended at a time
 
 inline int32_t floor_px(Fixed x) { return static_cast<int32_t>(x >> 32); }
 
@@ -95,6 +94,10 @@ class Walk {
     return x_;
   }
   void pass(uint32_t symbol) {
+    if (is_plain(symbol)) {
+      pass_plain(symbol, pen_->atlas().glyph(symbol));
+      return;
+    }
     if (symbol == kFixedSpace || (symbol == kSpace && inked_)) x_ += stretch_;
     inked_ = inked_ || has_ink(symbol);
     x_ += pen_->advance(symbol, x_);
@@ -103,7 +106,29 @@ class Walk {
   }
   Fixed x() const { return x_; }
 
+  // Reaches and passes `symbol`: calls draw(x, glyph) with where it is drawn, if it has ink.
+  template <typename Draw>
+  void step(uint32_t symbol, const Draw& draw) {
+    if (is_plain(symbol)) {
+      const int32_t glyph = pen_->atlas().glyph(symbol);  // one look into the atlas is enough
+      draw(x_, glyph);
+      pass_plain(symbol, glyph);
+      return;
+    }
+    const Fixed x = reach(symbol);
+    if (has_ink(symbol)) draw(x, pen_->atlas().glyph(symbol));
+    pass(symbol);
+  }
+
  private:
+  // Nearly all of a text.
+  static bool is_plain(uint32_t symbol) { return symbol > kSpace && symbol < kSkip; }
+  void pass_plain(uint32_t symbol, int32_t glyph) {
+    x_ += pen_->atlas().advance(glyph);
+    inked_ = true;
+    before_ = symbol;
+  }
+
   const Pen* pen_;
   Fixed stretch_;
   Fixed x_ = 0;

@@ -107,12 +107,13 @@ NewPatches py_resample(Table<uint8_t> pixels, std::array<int32_t, 2> size) {
   const auto height = static_cast<int32_t>(pixels.shape(0)), width = static_cast<int32_t>(pixels.shape(1));
   if (width < 1 || height < 1 || to_width < 1 || to_height < 1 || to_width > 28672 || to_height > 28672)
     throw std::invalid_argument("sides must be 1 to 28672 px");
-  Plane in, scratch, out;
+  Plane in;
   in.shape(width, height);
   for (int32_t y = 0; y < height; ++y) std::memcpy(in.row(y), &pixels(y, 0), width);
-  resample(in, width, height, to_width, to_height, scratch, out);
+  Resampler resampler;
+  resampler.start(in, width, height, to_width, to_height);
   auto* data = new uint8_t[static_cast<size_t>(to_width) * to_height];
-  for (int32_t y = 0; y < to_height; ++y) std::memcpy(data + static_cast<int64_t>(y) * to_width, out.row(y), to_width);
+  for (int32_t y = 0; y < to_height; ++y) std::memcpy(data + static_cast<int64_t>(y) * to_width, resampler.row(y), to_width);
   nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
   return NewPatches(data, {static_cast<size_t>(to_height), static_cast<size_t>(to_width)}, owner);
 }

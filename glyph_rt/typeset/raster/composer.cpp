@@ -8,6 +8,7 @@ namespace glyph_rt {
 namespace {
 
 constexpr double kFuzz = 1e-6;  // reportlab's _FUZZ
+constexpr int32_t kNoInk = INT32_MIN;
 
 // Puts rows on pages. Pages that are not known to be complete are dropped again at the end.
 class Composer {
@@ -129,18 +130,15 @@ class Composer {
   }
 
   void measure_ink(Line& line) {
-    Walk walk(pen_, line.stretch);
-    visual_order(text_, line.start, line.end, order_);
-    for (const int32_t i : order_) {
-      const uint32_t s = text_.symbols[i];
-      const Fixed at = line.x + walk.reach(s);
-      if (has_ink(s)) {
-        const GlyphBitmap& bitmap = pen_.atlas().bitmap(pen_.atlas().glyph(s), at);
-        line.right = std::max<int64_t>(line.right, floor_px(at) + bitmap.ink_right);
-        line.bottom = std::max<int64_t>(line.bottom, line.baseline + bitmap.ink_bottom);
-      }
-      walk.pass(s);
-    }
+    const Atlas& atlas = pen_.atlas();
+    int32_t right = 0, below = kNoInk;
+    walk_line(pen_, text_, line, order_, [&](Fixed x, int32_t glyph) {
+      const GlyphBitmap& bitmap = atlas.bitmap(glyph, x);
+      right = std::max(right, floor_px(x) + bitmap.ink_right);
+      below = std::max(below, bitmap.ink_bottom);
+    });
+    line.right = right;
+    if (below != kNoInk) line.bottom = std::max<int64_t>(0, line.baseline + below);
   }
 
   // Ends the page; row `next` is the first of the one that follows.

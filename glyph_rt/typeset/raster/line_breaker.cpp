@@ -8,6 +8,7 @@ namespace {
 
 // Whether a line may be broken between two neighbours that are not spaces.
 bool breakable(uint32_t before, uint32_t after) {
+  if (before < kFirstIdeograph && after < kFirstIdeograph) return false;
   return (is_ideographic(before) || is_ideographic(after)) && !cannot_end_line(before) && !cannot_start_line(after);
 }
 

@@ -31,7 +31,7 @@ bool contains(const uint32_t (&sorted)[N], uint32_t c) {
 }  // namespace
 
 bool is_ideographic(uint32_t c) {
-  if (c < 0x2E80) return false;
+  if (c < kFirstIdeograph) return false;
   return c <= 0xA4CF || (c >= 0xF900 && c <= 0xFAFF) || (c >= 0xFE30 && c <= 0xFE4F) || (c >= 0xFF01 && c <= 0xFFEF) ||
          (c >= 0x1F000 && c <= 0x1FAFF) || (c >= 0x20000 && c <= 0x3FFFF);
 }
@@ -45,7 +45,6 @@ bool cannot_end_line(uint32_t c) { return contains(kNoEnd, c); }
 void visual_order(const Text& text, int64_t start, int64_t end, std::vector<int32_t>& order) {
   order.clear();
   for (int64_t i = start; i < end; ++i) order.push_back(static_cast<int32_t>(i));
-  if (text.levels == nullptr) return;
   const auto level = [&](int32_t i) { return text.levels[i] & 0x7F; };
   int highest = 0, lowest_odd = 127;
   for (const int32_t i : order) {

@@ -96,9 +96,23 @@ std::vector<Row> break_trained(const Pen& pen, const Text& text, const Compositi
 // Rows to pages. Whole pages only, unless `complete`.
 Composed compose(const Pen& pen, const Text& text, const Composition& c, const Carry& carry, bool complete);
 
-// Symbols of a line from left to right (UAX #9, rule L2), into `order`.
+// Symbols of a line from left to right (UAX #9, rule L2), into `order`. Only for texts with levels; others are in order.
 void visual_order(const Text& text, int64_t start, int64_t end, std::vector<int32_t>& order);
 
+// Walks along a line from left to right and calls draw(x, glyph), x counted from the left edge of the page, for all that has ink.
+template <typename Draw>
+void walk_line(const Pen& pen, const Text& text, const Line& line, std::vector<int32_t>& order, const Draw& draw) {
+  Walk walk(pen, line.stretch);
+  const auto put = [&](Fixed x, int32_t glyph) { draw(line.x + x, glyph); };
+  if (text.levels == nullptr) {
+    for (int64_t i = line.start; i < line.end; ++i) walk.step(text.symbols[i], put);
+  } else {
+    visual_order(text, line.start, line.end, order);
+    for (const int32_t i : order) walk.step(text.symbols[i], put);
+  }
+}
+
+constexpr uint32_t kFirstIdeograph = 0x2E80;
 bool is_ideographic(uint32_t codepoint);
 bool cannot_start_line(uint32_t codepoint);
 bool cannot_start_line_in_chain(uint32_t codepoint);

@@ -4,9 +4,7 @@
 #include <cstring>
 #include <stdexcept>
 
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
+#include "rows.h"
 
 namespace glyph_rt {
 
@@ -14,45 +12,21 @@ namespace {
 
 bool is_grey(const Ink& ink) { return ink[0] == ink[1] && ink[1] == ink[2]; }
 
-// round(alpha * ink / 255 + (1 - alpha / 255) * under): exact in 16 bits, since no quotient by 255 ends in one half.
-inline uint8_t blended(uint8_t under, uint8_t alpha, uint8_t ink) {
-  const auto sum = static_cast<uint16_t>(alpha * ink + (255 - alpha) * under + 128);
-  return static_cast<uint8_t>((sum + (sum >> 8)) >> 8);
-}
-
-// kLanes pixels at once.
-inline void blend_lanes(uint8_t* to, const uint8_t* alpha, uint8_t ink) {
-#ifdef __SSE2__
-  const __m128i zero = _mm_setzero_si128();
-  const auto load = [&](const uint8_t* from) { return _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)), zero); };
-  const __m128i a = load(alpha);
-  const __m128i over = _mm_mullo_epi16(a, _mm_set1_epi16(ink));
-  const __m128i under = _mm_mullo_epi16(_mm_sub_epi16(_mm_set1_epi16(255), a), load(to));
-  const __m128i sum = _mm_add_epi16(_mm_add_epi16(over, under), _mm_set1_epi16(128));
-  const __m128i level = _mm_srli_epi16(_mm_add_epi16(sum, _mm_srli_epi16(sum, 8)), 8);
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(level, zero));
-#else
-  for (int32_t i = 0; i < kLanes; ++i) to[i] = blended(to[i], alpha[i], ink);
-#endif
-}
-
-bool equal(const Plane& a, const Plane& b, const Crop& crop) {
-  for (int32_t y = 0; y < crop.out_height; ++y)
-    if (std::memcmp(a.row(y), b.row(y), crop.out_width) != 0) return false;
-  return true;
-}
-
-// The left upper width x height px of a plane to patches: `stride` bytes from one patch to the next.
-void to_patches(const Plane& in, int32_t width, int32_t height, uint8_t* out, int64_t stride) {
-  const int32_t blocks = width / kBlock;
-  for (int32_t y = 0; y < height; ++y) {
-    const uint8_t* row = in.row(y);
-    const int64_t first = (static_cast<int64_t>(y / kBlock) * blocks * kMerge + y / kPatch % kMerge) * kMerge;
-    for (int32_t b = 0; b < blocks; ++b)
-      for (int32_t m = 0; m < kMerge; ++m)
-        std::memcpy(out + (first + static_cast<int64_t>(b) * kMerge * kMerge + m) * stride + (y % kPatch) * kPatch,
-                    row + b * kBlock + m * kPatch, kPatch);
+// Row `y` of a page, cut into the rows of its patches, which are `stride` bytes apart. kCopied bytes go at a time: those past a patch's
+// row are of the row below, which comes later.
+template <int32_t kCopied>
+void scatter_row(const uint8_t* row, int32_t blocks, uint8_t* to, int64_t stride) {
+  for (int32_t b = 0; b < blocks; ++b, row += kBlock, to += kMerge * kMerge * stride) {
+    std::memcpy(to, row, kCopied);
+    std::memcpy(to + stride, row + kPatch, kCopied);
   }
+}
+
+void scatter(const uint8_t* row, int32_t y, int32_t width, uint8_t* out, int64_t stride) {
+  const int32_t blocks = width / kBlock;
+  uint8_t* to = out + (static_cast<int64_t>(y / kBlock) * blocks * kMerge + y / kPatch % kMerge) * kMerge * stride + y % kPatch * kPatch;
+  if (y % kPatch + 1 < kPatch) scatter_row<16>(row, blocks, to, stride);  // one store instead of two
+  else scatter_row<kPatch>(row, blocks, to, stride);
 }
 
 }  // namespace
@@ -60,7 +34,8 @@ void to_patches(const Plane& in, int32_t width, int32_t height, uint8_t* out, in
 // Planes of a page while it is drawn; kept per thread, so that drawing a page allocates nothing.
 struct PagePainter::Canvas {
   std::array<Plane, 3> planes;
-  Plane scratch, scaled, out[3];
+  std::array<Resampler, 3> resamplers;
+  Plane scaled;
   std::vector<int32_t> order;
 };
 
@@ -82,22 +57,30 @@ bool PagePainter::paint(const Pen& pen, const Text& text, const Line* lines, int
     if (look_.boxes && (lines[i].paragraph & 1)) draw_boxes(canvas, lines, count, i);
     draw_line(canvas, pen, text, lines[i]);
   }
-  std::array<const Plane*, 3> done{};
+  const bool scaled = crop.width != crop.out_width || crop.height != crop.out_height;
   for (int32_t p = 0; p < planes_; ++p) {
-    const Plane* plane = &canvas.planes[p];
-    if (look_.scaled_width != look_.width) {
-      resample(*plane, look_.width, look_.height, look_.scaled_width, look_.height, canvas.scratch, canvas.scaled);
-      std::swap(canvas.planes[p], canvas.scaled);
+    Plane& plane = canvas.planes[p];
+    if (look_.scaled_width != look_.width) {  // the chain stores the page at this width before anything else is done to it
+      canvas.scaled.shape(look_.scaled_width, look_.height);
+      canvas.resamplers[p].start(plane, look_.width, look_.height, look_.scaled_width, look_.height);
+      for (int32_t y = 0; y < look_.height; ++y) std::memcpy(canvas.scaled.row(y), canvas.resamplers[p].row(y), look_.scaled_width);
+      std::swap(plane, canvas.scaled);
     }
-    if (crop.width != crop.out_width || crop.height != crop.out_height) {
-      resample(*plane, crop.width, crop.height, crop.out_width, crop.out_height, canvas.scratch, canvas.out[p]);
-      plane = &canvas.out[p];
-    }
-    done[p] = plane;
+    if (scaled) canvas.resamplers[p].start(plane, crop.width, crop.height, crop.out_width, crop.out_height);
   }
-  const bool grey = planes_ == 1 || (equal(*done[0], *done[1], crop) && equal(*done[1], *done[2], crop));
-  const int64_t stride = grey ? kPatchBytes : 3 * kPatchBytes;
-  for (int32_t p = 0; p < (grey ? 1 : planes_); ++p) to_patches(*done[p], crop.out_width, crop.out_height, out + p * kPatchBytes, stride);
+  bool grey = true;
+  std::array<const uint8_t*, 3> rows{};
+  for (int32_t y = 0; y < crop.out_height; ++y) {
+    for (int32_t p = 0; p < planes_; ++p) {
+      rows[p] = scaled ? canvas.resamplers[p].row(y) : canvas.planes[p].row(y);
+      scatter(rows[p], y, crop.out_width, out + p * kPatchBytes, planes_ * kPatchBytes);
+      grey = grey && std::memcmp(rows[0], rows[p], crop.out_width) == 0;
+    }
+  }
+  if (grey && planes_ > 1) {  // its planes are equal: the first is enough
+    const int64_t patches = static_cast<int64_t>(crop.out_width / kPatch) * (crop.out_height / kPatch);
+    for (int64_t i = 1; i < patches; ++i) std::memmove(out + i * kPatchBytes, out + i * planes_ * kPatchBytes, kPatchBytes);
+  }
   return grey;
 }
 
@@ -119,22 +102,9 @@ void PagePainter::draw_boxes(Canvas& canvas, const Line* lines, int64_t count, i
 
 void PagePainter::draw_line(Canvas& canvas, const Pen& pen, const Text& text, const Line& line) const {
   const Atlas& atlas = pen.atlas();
-  Walk walk(pen, line.stretch);
-  const auto put = [&](int64_t i) {
-    const uint32_t s = text.symbols[i];
-    const Fixed at = line.x + walk.reach(s);
-    if (has_ink(s)) {
-      const int32_t glyph = atlas.glyph(s);
-      blend(canvas, atlas, atlas.bitmap(glyph, at), floor_px(at), static_cast<int32_t>(line.baseline), look_.text[atlas.ink(glyph)]);
-    }
-    walk.pass(s);
-  };
-  if (text.levels == nullptr) {
-    for (int64_t i = line.start; i < line.end; ++i) put(i);
-  } else {
-    visual_order(text, line.start, line.end, canvas.order);
-    for (const int32_t i : canvas.order) put(i);
-  }
+  walk_line(pen, text, line, canvas.order, [&](Fixed x, int32_t glyph) {
+    blend(canvas, atlas, atlas.bitmap(glyph, x), floor_px(x), static_cast<int32_t>(line.baseline), look_.text[atlas.ink(glyph)]);
+  });
 }
 
 void PagePainter::fill(Canvas& canvas, int32_t left, int32_t top, int32_t right, int32_t bottom, const Ink& ink) const {
@@ -149,16 +119,18 @@ void PagePainter::blend(Canvas& canvas, const Atlas& atlas, const GlyphBitmap& b
   const int32_t x0 = x + bitmap.left, y0 = baseline - bitmap.top;
   const int32_t first_column = std::max(0, -x0), last_column = std::min(bitmap.width, look_.width - x0);
   const int32_t first_row = std::max(0, -y0), last_row = std::min(bitmap.height, look_.height - y0);
+  const bool inside = first_column == 0 && last_column == bitmap.width && first_row == 0 && last_row == bitmap.height;
   for (int32_t p = 0; p < planes_; ++p) {
+    Plane& plane = canvas.planes[p];
     const uint8_t level = ink[p];  // a copy, which pixels written below cannot alias
+    if (inside) {  // whole vectors may run over into the slack behind the rows
+      row_loops().blend(plane.row(y0) + x0, plane.stride, coverage, bitmap.stride, bitmap.height, level);
+      continue;
+    }
     for (int32_t r = first_row; r < last_row; ++r) {
       const uint8_t* from = coverage + static_cast<int64_t>(r) * bitmap.stride;
-      uint8_t* to = canvas.planes[p].row(y0 + r) + x0;
-      if (first_column == 0 && last_column == bitmap.width) {  // whole vectors may run over into the slack behind the row
-        for (int32_t c = 0; c < bitmap.stride; c += kLanes) blend_lanes(to + c, from + c, level);
-      } else {
-        for (int32_t c = first_column; c < last_column; ++c) to[c] = blended(to[c], from[c], level);
-      }
+      uint8_t* to = plane.row(y0 + r) + x0;
+      for (int32_t c = first_column; c < last_column; ++c) to[c] = blended(to[c], from[c], level);
     }
   }
 }
