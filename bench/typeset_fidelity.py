@@ -4,9 +4,10 @@ The chain's pages go through the model's image processor first (to multiples of 
 of ours is the encoder's input as it stands. Where sizes or page counts differ, the smaller page is laid on white paper and the rest of the
 pages is only counted.
 
-    python bench/typeset_fidelity.py [--characters 30000] [--kinds prose ...] [--dpi 72] [--out bench/results/typeset_fidelity]
+    python bench/typeset_fidelity.py [--characters 30000] [--kinds prose ...] [--dpi 72] [--keys] [--out bench/results/typeset_fidelity]
 
 Writes fidelity.json and, per kind, page 1 of both and eight times their difference side by side. Goal: at most 0.1 of 255 levels per page.
+--keys compares, instead, pages drawn with other values of the reference's keys, and writes keys.json.
 """
 
 from __future__ import annotations
@@ -37,6 +38,18 @@ KINDS = ("prose", "hard-wrapped", "one-line", "chinese")
 GOAL = 0.1  # of 255, mean absolute difference of a page
 PICTURE_BYTES = 150_000
 AMPLIFY = 8
+KEYS: dict[str, dict[str, object]] = {  # other values than those of the reference's own files
+    "alignment CENTER": {"alignment": "CENTER"},
+    "alignment RIGHT": {"alignment": "RIGHT"},
+    "alignment JUSTIFY": {"alignment": "JUSTIFY"},
+    "indents": {"first-line-indent": 20, "left-indent": 10, "right-indent": 15},
+    "spaces around paragraphs": {"space-before": 4, "space-after": 6},
+    "light on dark": {"page-bg-color": "#101010", "para-bg-color": "#101010", "font-color": "#F0F0F0"},
+    "newline marks": {"newline-markup": '<font color="#FF0000"> \\n </font>'},
+    "horizontal-scale 0.8": {"horizontal-scale": 0.8},
+    "paragraphs on grey": {"para-bg-color": "#EEEEEE"},
+    "paragraphs in a border": {"border-width": 1, "border-padding": 2, "para-border-color": "#000000"},
+}
 
 Grey = NDArray[np.uint8]
 
@@ -74,6 +87,7 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=30_000)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--dpi", type=int, default=72, help="72 or 96: of the presets glyph-en-72 and glyph-en-96")
+    parser.add_argument("--keys", action="store_true", help="other values of the reference's keys, instead of kinds of text")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/typeset_fidelity")
     options = parser.parse_args()
     reason = reference_chain.missing()
@@ -81,6 +95,10 @@ def main() -> None:
         print(f"not measured here: {reason}")
         return
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.keys:
+        record = {name: look(name, changes, options.characters) for name, changes in KEYS.items()}
+        (options.out / "keys.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        return
     found: list[Comparison] = []
     skipped: dict[str, str] = {}
     for kind in options.kinds:
@@ -97,6 +115,23 @@ def main() -> None:
     record = {"dpi": options.dpi, "goal": GOAL, "kinds": [dataclasses.asdict(c) for c in found], "not_measured": skipped}
     name = "fidelity.json" if options.dpi == 72 else f"fidelity-{options.dpi}.json"
     (options.out / name).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def look(name: str, changes: dict[str, object], characters: int) -> dict[str, list[float]]:
+    """The difference of every page drawn with `changes` to the reference's keys, by kind of text; prints them too."""
+    keys = reference_chain.CONFIG_EN | {"font-path": str(FONTS / "DejaVuSans.ttf")} | changes
+    style = Style.from_json(keys, name)
+    differences: dict[str, list[float]] = {}
+    for kind in ("prose", "hard-wrapped"):
+        text = texts.KINDS[kind](characters, 0)
+        chain = reference_chain.render(text, keys, png=False)
+        pairs = zip(map(reference_chain.preprocess, chain.pages), Typesetter(style).pages(text), strict=True)
+        both = (on_same_paper(theirs, page.pixels()) for theirs, page in pairs)
+        differences[kind] = [round(float(np.abs(wanted.astype(np.int16) - drawn).mean()), 4) for wanted, drawn in both]
+        found = differences[kind]
+        over = f"{sum(difference > GOAL for difference in found)} of {len(found)} over {GOAL}"
+        print(f"{name:26} {kind:12} median {np.median(found):.3f}, worst page {max(found):.3f}, {over}")
+    return differences
 
 
 def font_for(kind: str) -> Path | None:

@@ -22,9 +22,9 @@ SYMBOLS: int = 1245184
 class Atlas:
     """Coverage bitmaps of a style's glyphs; immutable."""
 
-    def __init__(self, symbols: Annotated[NDArray[numpy.uint32], dict(shape=(None,), order='C', device='cpu', writable=False)], advances: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], inks: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], metrics: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], coverage: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], phases: int, missing: int) -> None:
+    def __init__(self, symbols: Annotated[NDArray[numpy.uint32], dict(shape=(None,), order='C', device='cpu', writable=False)], advances: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], inks: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], metrics: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], coverage: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], phases: int, missing: int, visible: Sequence[int]) -> None:
         """
-        Glyph i draws symbols[i] in ink inks[i] and advances the pen by advances[i] (px times 2^32). metrics is [glyphs * phases, 4]: left, top, width, height in px; offsets point into coverage.
+        Glyph i draws symbols[i] in ink inks[i] and advances the pen by advances[i] (px times 2^32). metrics is [glyphs * phases, 4]: left, top, width, height in px; offsets point into coverage. visible[ink] is the least coverage that counts as ink where pages are cropped.
         """
 
 class Composition:

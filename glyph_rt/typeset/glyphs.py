@@ -200,6 +200,7 @@ class GlyphAtlas:
             coverage=np.concatenate([coverage.ravel() for _, _, coverage in bitmaps]),
             phases=self.phases,
             missing=symbols.index(0x20),
+            visible=self.style.visible_coverage,
         )
 
 

@@ -20,6 +20,7 @@ BLOCK = 28  # px: patch size 14 times spatial merge 2, the side of one visual to
 MAX_SIDE = 28 * 128  # px: Glm4v's image processor takes no more than 9.6 megapixels
 A4 = (595.2755905511812, 841.8897637795277)  # pt
 ALIGNMENTS = ("LEFT", "CENTER", "RIGHT", "JUSTIFY")
+_CROP_TOLERANCE = 5  # levels of 255, the reference chain's
 _CHOICES = {"alignment": ALIGNMENTS, "fit": ("trained", "native"), "pagination": ("dense", "stable")}
 _LENGTHS = (
     "margin_x", "margin_y", "left_indent", "right_indent", "space_before", "space_after", "border_width", "border_padding", "frame_padding",
@@ -186,6 +187,20 @@ class Style:
         return text, colour or self.font_color
 
     @cached_property
+    def visible_coverage(self) -> tuple[int, int]:
+        """The least coverage of 255 at which text, and newline marks, count as ink where the chain crops: what makes a pixel's brightness
+        (ITU-R 601, as Pillow's "L" rounds it) differ from the paper's by more than 5 levels.
+        """
+        paper = channels(self.page_bg_color)
+
+        def least(colour: str) -> int:
+            ink = channels(colour)
+            levels = ([(a * i + (255 - a) * p + 127) // 255 for i, p in zip(ink, paper, strict=True)] for a in range(256))
+            return next((a for a, pixel in enumerate(levels) if abs(_brightness(pixel) - _brightness(paper)) > _CROP_TOLERANCE), 256)
+
+        return least(self.font_color), least(self.newline_mark[1] if self.newline_mark else self.font_color)
+
+    @cached_property
     def font_files(self) -> tuple[Path, ...]:
         """The fonts this style draws with on this box, the first first. Raises StyleError when the box has no font for font-path."""
         try:
@@ -232,6 +247,15 @@ class Style:
         pixels = {k: v for k, v in self.to_json().items() if k not in ("name", "font-path", "fallback-fonts")}
         pixels["fonts-sha256"] = [hashlib.sha256(file.read_bytes()).hexdigest() for file in self.font_files]
         return json.dumps(pixels, sort_keys=True)
+
+
+def channels(colour: str) -> list[int]:
+    """Red, green and blue of a colour like "#1A2B3C"."""
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def _brightness(pixel: list[int]) -> int:
+    return (19595 * pixel[0] + 38470 * pixel[1] + 7471 * pixel[2] + (1 << 15)) >> 16
 
 
 def _key(field: str) -> str:

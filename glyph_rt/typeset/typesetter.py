@@ -20,7 +20,7 @@ from glyph_rt.typeset.glyphs import ONE_PIXEL, GlyphAtlas
 from glyph_rt.typeset.page_cache import PageCache
 from glyph_rt.typeset.pages import BASELINE, BOTTOM, END, PAGE, RIGHT, START, Layout, Measure, Page, Sheet, Stretch
 from glyph_rt.typeset.pagination import page_starts
-from glyph_rt.typeset.style import ALIGNMENTS, Style
+from glyph_rt.typeset.style import ALIGNMENTS, Style, channels
 from glyph_rt.typeset.symbols import Symboliser, Symbols
 
 RENDERER_VERSION = 2  # raise when any pixel or line break may differ for the same style and text
@@ -326,7 +326,7 @@ class Typesetter:
 
 
 def _ink(colour: str) -> list[int]:
-    return [255 - int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return [255 - level for level in channels(colour)]
 
 
 def _cut(text: str, at: int, size: int) -> int:

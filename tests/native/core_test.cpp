@@ -37,7 +37,7 @@ Atlas random_atlas() {
       for (int32_t n = 0; n < width * height; ++n) coverage.push_back(static_cast<uint8_t>(draw(0, 255)));
     }
   }
-  return Atlas(symbols, advances, inks, bitmaps, coverage, phases, 0);
+  return Atlas(symbols, advances, inks, bitmaps, coverage, phases, 0, {6, 9});
 }
 
 struct Sample {

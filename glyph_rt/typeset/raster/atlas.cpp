@@ -5,12 +5,9 @@
 
 namespace glyph_rt {
 
-namespace {
-constexpr uint8_t kVisible = 5;  // levels of 255: the tolerance of the reference chain's crop
-}
-
 Atlas::Atlas(const std::vector<uint32_t>& symbols, std::vector<Fixed> advances, std::vector<uint8_t> inks,
-             std::vector<GlyphBitmap> bitmaps, const std::vector<uint8_t>& coverage, int32_t phases, int32_t missing)
+             std::vector<GlyphBitmap> bitmaps, const std::vector<uint8_t>& coverage, int32_t phases, int32_t missing,
+             const std::array<int32_t, 2>& visible)
     : advances_(std::move(advances)),
       inks_(std::move(inks)),
       bitmaps_(std::move(bitmaps)),
@@ -24,7 +21,10 @@ Atlas::Atlas(const std::vector<uint32_t>& symbols, std::vector<Fixed> advances, 
   if (missing < 0 || missing >= glyphs) throw std::invalid_argument("the missing glyph is not in the atlas");
   for (const Fixed advance : advances_)
     if (advance < 0 || advance > (Fixed{1} << 46)) throw std::invalid_argument("an advance is negative or past 16384 px");
-  for (GlyphBitmap& b : bitmaps_) {
+  for (const uint8_t ink : inks_)
+    if (ink >= visible.size()) throw std::invalid_argument("there is no such ink");
+  for (size_t i = 0; i < bitmaps_.size(); ++i) {
+    GlyphBitmap& b = bitmaps_[i];
     const int64_t bytes = static_cast<int64_t>(b.width) * b.height;
     if (b.width < 0 || b.height < 0 || b.offset < 0 || b.offset + bytes > static_cast<int64_t>(coverage.size()))
       throw std::invalid_argument("a bitmap lies outside the coverage buffer");
@@ -32,7 +32,7 @@ Atlas::Atlas(const std::vector<uint32_t>& symbols, std::vector<Fixed> advances, 
     b.ink_bottom = -b.top;
     for (int32_t row = 0; row < b.height; ++row)
       for (int32_t column = 0; column < b.width; ++column)
-        if (coverage[b.offset + static_cast<int64_t>(row) * b.width + column] > kVisible) {
+        if (coverage[b.offset + static_cast<int64_t>(row) * b.width + column] >= visible[inks_[i / phases]]) {
           b.ink_right = std::max(b.ink_right, b.left + column + 1);
           b.ink_bottom = row + 1 - b.top;
         }

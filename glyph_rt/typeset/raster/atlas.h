@@ -35,9 +35,11 @@ struct GlyphBitmap {
 class Atlas {
  public:
   // symbols[i] is drawn by glyph i, in ink `inks[i]` (0: the text's, 1: the newline mark's); bitmaps holds `phases` entries per
-  // glyph. `missing` is drawn for every symbol that is not listed. Throws std::invalid_argument when the tables do not fit.
+  // glyph. `missing` is drawn for every symbol that is not listed. visible[ink] is the least coverage that counts as ink where pages
+  // are cropped. Throws std::invalid_argument when the tables do not fit.
   Atlas(const std::vector<uint32_t>& symbols, std::vector<Fixed> advances, std::vector<uint8_t> inks,
-        std::vector<GlyphBitmap> bitmaps, const std::vector<uint8_t>& coverage, int32_t phases, int32_t missing);
+        std::vector<GlyphBitmap> bitmaps, const std::vector<uint8_t>& coverage, int32_t phases, int32_t missing,
+        const std::array<int32_t, 2>& visible);
 
   int32_t glyph(uint32_t symbol) const {
     const auto& page = pages_[symbol >> 8];

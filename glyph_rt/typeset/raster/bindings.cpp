@@ -46,13 +46,13 @@ const uint8_t* checked_levels(const Levels& levels, size_t length) {
 }
 
 Atlas make_atlas(Vector<uint32_t> symbols, Vector<int64_t> advances, Vector<uint8_t> inks, Table<int32_t> metrics,
-                 Vector<int64_t> offsets, Vector<uint8_t> coverage, int32_t phases, int32_t missing) {
+                 Vector<int64_t> offsets, Vector<uint8_t> coverage, int32_t phases, int32_t missing, std::array<int32_t, 2> visible) {
   if (metrics.shape(1) != 4 || metrics.shape(0) != offsets.size())
     throw std::invalid_argument("metrics must be [bitmaps, 4]: left, top, width, height");
   std::vector<GlyphBitmap> bitmaps(offsets.size());
   for (size_t i = 0; i < bitmaps.size(); ++i)
     bitmaps[i] = {metrics(i, 0), metrics(i, 1), metrics(i, 2), metrics(i, 3), offsets(i), 0, 0, 0};
-  return Atlas(copy(symbols), copy(advances), copy(inks), std::move(bitmaps), copy(coverage), phases, missing);
+  return Atlas(copy(symbols), copy(advances), copy(inks), std::move(bitmaps), copy(coverage), phases, missing, visible);
 }
 
 std::tuple<NewLines, int64_t, int64_t, Carry> py_compose(const Atlas& atlas, Vector<uint32_t> codepoints, Vector<uint32_t> symbols,
@@ -136,12 +136,13 @@ NB_MODULE(_raster, m) {
       .def(
           "__init__",
           [](Atlas* self, Vector<uint32_t> symbols, Vector<int64_t> advances, Vector<uint8_t> inks, Table<int32_t> metrics,
-             Vector<int64_t> offsets, Vector<uint8_t> coverage, int32_t phases, int32_t missing) {
-            new (self) Atlas(make_atlas(symbols, advances, inks, metrics, offsets, coverage, phases, missing));
+             Vector<int64_t> offsets, Vector<uint8_t> coverage, int32_t phases, int32_t missing, std::array<int32_t, 2> visible) {
+            new (self) Atlas(make_atlas(symbols, advances, inks, metrics, offsets, coverage, phases, missing, visible));
           },
           "symbols"_a, "advances"_a, "inks"_a, "metrics"_a, "offsets"_a, "coverage"_a, "phases"_a, "missing"_a,
+          "visible"_a,
           "Glyph i draws symbols[i] in ink inks[i] and advances the pen by advances[i] (px times 2^32). metrics is "
-          "[glyphs * phases, 4]: left, top, width, height in px; offsets point into coverage.");
+          "[glyphs * phases, 4]: left, top, width, height in px; offsets point into coverage. visible[ink] is the least coverage that counts as ink where pages are cropped.");
 
   nb::class_<Composition>(m, "Composition", "How lines are broken and placed; lengths as in lines.h.")
       .def(

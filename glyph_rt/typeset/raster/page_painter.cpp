@@ -124,7 +124,7 @@ void PagePainter::blend(Canvas& canvas, const Atlas& atlas, const GlyphBitmap& b
     Plane& plane = canvas.planes[p];
     const uint8_t level = ink[p];  // a copy, which pixels written below cannot alias
     if (inside) {  // whole vectors may run over into the slack behind the rows
-      row_loops().blend(plane.row(y0) + x0, plane.stride, coverage, bitmap.stride, bitmap.height, level);
+      loops_.blend(plane.row(y0) + x0, plane.stride, coverage, bitmap.stride, bitmap.height, level);
       continue;
     }
     for (int32_t r = first_row; r < last_row; ++r) {

@@ -66,6 +66,7 @@ class PagePainter {
 
   const Look look_;
   int32_t planes_;
+  const RowLoops& loops_ = row_loops();
 };
 
 }  // namespace glyph_rt
