@@ -24,7 +24,7 @@ from tests.language.parts import run
 
 QUESTIONS = ("What is the value of order number?", "Transcribe page 2.")
 LONG = Sampling(max_new_tokens=24)
-ENDLESS = Sampling(max_new_tokens=4000)  # the random model rarely stops
+ENDLESS = Sampling(max_new_tokens=4000)
 
 
 class StockModel:
@@ -140,13 +140,14 @@ def test_concurrent_questions_get_the_answers_they_get_alone(runtime: Runtime) -
 
 
 def test_kv_memory_comes_back_however_an_answer_ends(runtime: Runtime) -> None:
+    runtime.template.stop_ids = frozenset()  # else the random model stops where it likes
     document = runtime.read(TEXT)
     base = runtime.arena.used
     assert base == document.kv_bytes == document.tokens * runtime.plan().kv_per_token
 
     read_out = document.ask(QUESTIONS[0], LONG)
     assert read_out.text is not None
-    assert runtime.arena.used == base and read_out.finish_reason in ("stop", "length")
+    assert runtime.arena.used == base and read_out.finish_reason == "length"
 
     with document.ask(QUESTIONS[0], LONG) as left_early:
         next(iter(left_early))
@@ -181,6 +182,7 @@ def test_a_document_that_is_dropped_gives_its_memory_to_who_needs_it(runtime: Ru
 
 
 def test_an_answer_that_nobody_reads_rests(runtime: Runtime) -> None:
+    runtime.template.stop_ids = frozenset()
     with runtime.read(TEXT) as document:
         answer = document.ask(QUESTIONS[0], Sampling(max_new_tokens=2000, draft=False))
         eventually(lambda: answer._turn.resting)
