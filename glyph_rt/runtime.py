@@ -7,20 +7,19 @@ with Runtime.open() as runtime, runtime.read(text) as document:
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from glyph_rt.arena import Arena
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.documents import Answering, Document, Progress, ProgressCallback, ReadTimings
+from glyph_rt.documents import Document, Means, Progress, ProgressCallback
 from glyph_rt.errors import ClosedError, InputError, LimitError, ModelError
-from glyph_rt.identity import digest
-from glyph_rt.language import KVTail, LanguageModel, Past, PromptTemplate, prefill
-from glyph_rt.memory import KVArena, Limits, MemoryPlan, Reservation
-from glyph_rt.typeset import BLOCK, PRESETS, Layout, Measure, Page, Style, Typesetter, load_style
-from glyph_rt.vision import MAX_BATCH, ProbePage, VisionEncoder, default_store, open_encoder
+from glyph_rt.language import LanguageModel, PromptTemplate, SegmentStore, StepLoop
+from glyph_rt.memory import Limits, MemoryPlan
+from glyph_rt.reading import Effort, PageReader
+from glyph_rt.typeset import PRESETS, Layout, Measure, Style, Typesetter, load_style
+from glyph_rt.vision import ProbePage, VisionEncoder, default_store, open_encoder
 
 DEFAULT_STYLE = "glyph-en-72"  # for models without a style.json: the layout zai-org/Glyph was trained on
 
@@ -39,7 +38,13 @@ class Runtime:
     ) -> None:
         self.checkpoint, self.typesetter, self.encoder = checkpoint, typesetter, encoder
         self.model, self.template, self.limits = model, template, limits
-        self.arena = KVArena(limits.kv_bytes)
+        self.arena = Arena(limits.kv_bytes, "KV memory", "--kv-bytes", limits.waiting, limits.wait_s)
+        self.store = SegmentStore(self.arena, limits.host_kv_bytes)
+        self.loop = StepLoop(model)
+        self._texts = Arena(limits.open_text_bytes, "memory for texts", "open_text_bytes")
+        self._texts.reclaim = lambda size: self.store.settle()
+        self._reader = PageReader(typesetter, encoder, template, self.loop, self.store, limits.encoded_bytes, checkpoint.digest)
+        self._means = Means(self._reader, lambda text, tenant: self.read(text, tenant=tenant))
         self._closed = False
 
     @classmethod
@@ -81,22 +86,39 @@ class Runtime:
         shape = self.model.kv_shape
         return MemoryPlan(self.model.weight_bytes, self.arena.budget, shape.bytes_per_token, self.model.context)
 
-    def read(self, text: str, progress: ProgressCallback | None = None) -> Document:
-        """Typeset, encode and prefill `text`, page by page. What `progress` raises stops it.
+    def read(self, text: str, progress: ProgressCallback | None = None, *, tenant: str = "", priority: int = 0) -> Document:
+        """Typeset, encode and prefill `text`, page by page; pages that an open document of the same tenant begins with are shared.
+        What `progress` raises stops it. priority: a reading of a higher one goes first.
 
-        Raises InputError for a text without a visible character, and LimitError, before any page is drawn, when it cannot fit.
+        Raises InputError for a text without a visible character, LimitError, before any page is drawn, when it can never fit, and
+        BusyError when it found no room in time.
         """
         if self._closed:
             raise ClosedError("this runtime was closed")
-        start = time.perf_counter()
+        effort = Effort()
         self._admit_text(text)
         layout = self._lay_out(text, progress)
-        tokens, reservation = self._admit_layout(layout)
-        typeset_s = time.perf_counter() - start
+        measure = layout.measure
+        tokens = self._check_fit(measure)
+        purpose = f"a document of {measure.pages:,} pages ({tokens:,} tokens)"
+        self.arena.check_size(tokens * self.model.kv_shape.bytes_per_token, purpose)
+        source = np.array(self.template.encode(text), np.int32)
+        room = self._texts.reserve(len(text.encode("utf-8", "surrogatepass")) + layout.lines.nbytes + source.nbytes, purpose)
         try:
-            return self._read(text, layout, tokens, reservation, typeset_s, progress)
+            names = self._reader.name_pages(layout, tenant)
+            effort.charge("typeset_s")
+
+            def advance(done: int) -> None:
+                if progress is not None:
+                    progress(Progress("read", done, measure.pages))
+
+            lease = self._reader.bring_in(names, layout, purpose, effort, priority, advance)
+            try:
+                return Document(self._means, layout, names, source, tenant, room, effort)
+            finally:
+                lease.release()
         except BaseException:
-            reservation.release()
+            room.release()
             raise
 
     def measure(self, text: str) -> Measure:
@@ -137,13 +159,6 @@ class Runtime:
 
         return self.typesetter.layout(text, advance)
 
-    def _admit_layout(self, layout: Layout) -> tuple[int, Reservation]:
-        """The document's cache slots, and room for them."""
-        measure = layout.measure
-        tokens = self._check_fit(measure)
-        size = tokens * self.model.kv_shape.bytes_per_token
-        return tokens, self.arena.reserve(size, f"a document of {measure.pages:,} pages ({tokens:,} tokens)")
-
     def _check_fit(self, measure: Measure, scale: float = 1.0) -> int:
         """Cache slots of `measure`. Raises LimitError if these are too many; its figures are then scaled up to the whole text."""
         tokens = self.template.document_tokens(measure.pages, measure.visual_tokens)
@@ -159,55 +174,6 @@ class Runtime:
             told = f"{fills} and the limit is {self.limits.pages:,}"
             raise LimitError(f"{told}; split it or raise --pages", public=told, field="text")
         return tokens
-
-    def _read(
-        self, text: str, layout: Layout, tokens: int, reservation: Reservation, typeset_s: float, progress: ProgressCallback | None
-    ) -> Document:
-        encode_s = prefill_s = 0.0
-        past = Past((), KVTail(self.model.kv_shape, tokens))
-        position = 0
-        digests: list[str] = []
-        batches = _batches(self.typesetter.draw(layout))
-        while True:
-            before = time.perf_counter()
-            batch = next(batches, None)
-            drawn = time.perf_counter()
-            typeset_s += drawn - before
-            if batch is None:
-                break
-            visual = self.encoder.encode(np.stack([page.patches for page in batch]), batch[0].width, batch[0].height)
-            encode_s += time.perf_counter() - drawn
-            for page, page_tokens in zip(batch, visual, strict=True):
-                before = time.perf_counter()
-                piece = self.template.page(page.number, position, page.width // BLOCK, page.height // BLOCK)
-                prefill(self.model, piece, past, page_tokens)
-                position = piece.end
-                digests.append(page.digest)
-                prefill_s += time.perf_counter() - before
-                if progress is not None:
-                    progress(Progress("read", page.number, layout.measure.pages))
-        identity = digest("document-kv/1", self.checkpoint.digest, str(self.model.dtype), self.encoder.name, *digests)
-        return Document(
-            means=Answering(self.model, self.template, self.arena),
-            segment=past.tail.seal(identity),
-            reservation=reservation,
-            next_position=position,
-            measure=layout.measure,
-            source=np.array(self.template.encode(text), np.int32),
-            timings=ReadTimings(typeset_s, encode_s, prefill_s),
-        )
-
-
-def _batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
-    """Neighbours of one size and one number of colour planes, as the encoder takes them, at most MAX_BATCH at a time."""
-    batch: list[Page] = []
-    for page in pages:
-        if batch and (len(batch) == MAX_BATCH or (page.width, page.patches.shape) != (batch[0].width, batch[0].patches.shape)):
-            yield batch
-            batch = []
-        batch.append(page)
-    if batch:
-        yield batch
 
 
 def open_typesetter(checkpoint: Checkpoint, asked: str | Style | None, cache_bytes: int = 0) -> Typesetter:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from glyph_rt.arena import Arena, Reservation
 from glyph_rt.errors import ClosedError, LimitError, OptionError
-from glyph_rt.memory import KVArena, Limits, Reservation, parse_size, peak_rss_bytes
+from glyph_rt.memory import Limits, parse_size, peak_rss_bytes
 
 
 class ArenaMachine(RuleBasedStateMachine):
@@ -18,7 +19,7 @@ class ArenaMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.arena = KVArena(1000)
+        self.arena = Arena(1000, "KV memory", "--kv-bytes")
         self.held: dict[Reservation, object] = {}  # live handle -> block
         self.sizes: dict[object, int] = {}
 

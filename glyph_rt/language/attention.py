@@ -1,84 +1,137 @@
-"""Attention over a shared past and a private tail, merged by log-sum-exp.
+"""Attention of one step: rows of many turns over the segments they share and the tails they own, merged by log-sum-exp.
 
-Registered with transformers' AttentionInterface, so the stock Glm4v text model runs on our KV memory. Attention over a
-union of key sets is the softmax-weighted mean of the attentions over each set, with each set's log-sum-exp as its weight
-(FlashAttention, arXiv:2205.14135, section 3.1): nothing is concatenated, nothing is copied, and no mask spans the past.
+Attention over a union of key sets is the softmax-weighted mean of the attentions over each set, with each set's log-sum-exp as its
+weight (FlashAttention, arXiv:2205.14135, section 3.1): nothing is concatenated, nothing is copied, and no mask spans the past. So all
+turns of a step that stand on one segment read its keys and values once, in one call.
+
+Query heads that share a KV head are packed as rows of it. Repeating K and V for every query head instead, as transformers does
+whenever there is a mask, reads 16 times the memory on GLM-4.1V.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
 
 from glyph_rt.language.segments import KVSegment, KVTail
 
-IMPLEMENTATION = "glyph_segments"
+FEW_ROWS = 32  # up to here two matrix products beat torch's fused CPU kernel, which works on blocks of 32 rows
 
 
 @dataclass(frozen=True)
 class Past:
-    """What the tokens of one forward pass attend to besides themselves: segments in order, then the tail."""
+    """What a turn's tokens attend to besides themselves: segments in order, then the tail."""
 
     segments: tuple[KVSegment, ...]
     tail: KVTail
 
 
-def segment_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    past: Past,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """transformers' attention function: query [1, heads, new, d], key and value [1, kv_heads, new, d], already rotated.
+@dataclass(frozen=True)
+class Rows:
+    """What one turn or reading brings into a step.
 
-    Writes the new keys and values into `past.tail`. Returns [1, new, heads, d].
+    tokens: ids; positions: rope positions, a range or int64 [3, tokens]; wanted: for how many of the last tokens logits are wanted;
+    visual: what takes the place of the tokens at `image`, [n, hidden].
     """
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
-    heads, new, dim = query.shape[1:]
-    kv_heads = key.shape[1]
-    tail = past.tail
-    tail.write(layer, key[0], value[0])
-    # Query heads that share a KV head become extra query rows of it: [kv_heads, 1, group * new, d]. The alternative,
-    # repeating K and V for every query head, reads 16 times the memory on GLM-4.1V.
-    packed = query.reshape(kv_heads, 1, heads // kv_heads * new, dim)
-    parts = [_attend(packed, s.keys[layer], s.values[layer], scaling) for s in past.segments if s.tokens]
-    if new == 1:
-        parts.append(_attend(packed, *tail.read(layer, tail.length + 1), scaling))
-    else:
-        if tail.length:
-            parts.append(_attend(packed, *tail.read(layer, tail.length), scaling))
-        parts.append(_attend_causal(query, key, value, scaling))
-    out = _merge(parts).view(1, heads, new, dim)
-    return out.transpose(1, 2), None
+
+    past: Past
+    tokens: Sequence[int]
+    positions: range | Tensor
+    wanted: int = 0
+    image: slice | None = None
+    visual: Tensor | None = None
 
 
-AttentionInterface.register(IMPLEMENTATION, segment_attention)
-AttentionMaskInterface.register(IMPLEMENTATION, lambda *_, **__: None)
+@dataclass(frozen=True)
+class _Shared:
+    """Rows [start, stop) of a step that all attend to `segment`."""
+
+    segment: KVSegment
+    start: int
+    stop: int
+
+
+class StepBatch:
+    """Whose rows lie where in one step.
+
+    Turns that stand on the same segments should be neighbours: neighbours read a segment together.
+    """
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self.spans: list[tuple[KVTail, int, int]] = []  # tail, rows [start, stop)
+        self.shared: list[_Shared] = []
+        before: dict[int, _Shared] = {}  # by place in the chain, what the part before attends to
+        at = 0
+        for part in parts:
+            stop = at + len(part.tokens)
+            self.spans.append((part.past.tail, at, stop))
+            here: dict[int, _Shared] = {}
+            for place, segment in enumerate(s for s in part.past.segments if s.tokens):
+                last = before.get(place)
+                start = last.start if last is not None and last.segment is segment else at
+                here[place] = _Shared(segment, start, stop)
+                if start != at:
+                    self.shared.remove(last)  # type: ignore[arg-type]  # not None: start is its start
+                self.shared.append(here[place])
+            before, at = here, stop
+
+    def advance(self) -> None:
+        """Make the rows part of their tails, once every layer has written them and nothing can fail any more."""
+        for tail, start, stop in self.spans:
+            tail.advance(stop - start)
+
+    def attend(self, layer: int, query: Tensor, kv: Tensor, scale: float) -> Tensor:
+        """Write the rows' keys and values to their tails, and attend: query [rows, heads, d], kv [rows, 2, kv_heads, d], rotated, to
+        [rows, heads, d]."""
+        rows, heads, dim = query.shape
+        grouped = query.view(rows, kv.shape[2], -1, dim)  # [rows, kv_heads, group, d]
+        parts = [self._private(layer, tail, grouped[start:stop], kv[start:stop], scale) for tail, start, stop in self.spans]
+        out, lse = parts[0] if len(parts) == 1 else (torch.cat(outs) for outs in zip(*parts, strict=True))
+        for shared in self.shared:
+            whole = shared.start == 0 and shared.stop == rows
+            span = slice(shared.start, shared.stop)
+            keys, values = shared.segment.layer(layer)
+            merged = _merge((out[span], lse[span]), _attend(grouped[span], keys, values, scale))
+            if whole:
+                out, lse = merged
+            else:
+                out[span], lse[span] = merged
+        return out.reshape(rows, heads, dim)
+
+    @staticmethod
+    def _private(layer: int, tail: KVTail, query: Tensor, kv: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """New tokens of one turn over its tail and each other."""
+        tail.write(layer, kv)
+        if len(query) == 1:
+            return _attend(query, *tail.read(layer, tail.length + 1), scale)
+        own = _attend_causal(query, kv, scale)
+        return _merge(own, _attend(query, *tail.read(layer, tail.length), scale)) if tail.length else own
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Every row of query [kv_heads, 1, rows, d] over all keys [kv_heads, tokens, d]: output and log-sum-exp (fp32)."""
-    return flash(query, keys[:, None], values[:, None], scale, causal=False)
+    """Every row of query [rows, kv_heads, group, d] over all keys [kv_heads, tokens, d]: output of query's shape, and log-sum-exp
+    fp32 [rows, kv_heads, group]."""
+    rows, kv_heads, group, dim = query.shape
+    packed = query.transpose(0, 1).reshape(kv_heads, rows * group, dim)
+    if packed.shape[1] <= FEW_ROWS and packed.dtype == torch.float32:
+        scores = torch.baddbmm(packed.new_empty(()), packed, keys.transpose(1, 2), beta=0, alpha=scale)
+        weights = torch.softmax(scores, -1)
+        out = weights @ values
+        lse = scores.amax(-1) - weights.amax(-1).log()  # the largest weight is exp(largest score - lse)
+    else:
+        out, lse = flash(packed[:, None], keys[:, None], values[:, None], scale, causal=False)
+    return out.view(kv_heads, rows, group, dim).transpose(0, 1), lse.view(kv_heads, rows, group).transpose(0, 1)
 
 
-def _attend_causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The new tokens among themselves. K and V of a KV head are seen by its query heads through a stride of zero."""
-    _, heads, new, dim = query.shape
-    kv_heads = key.shape[1]
-    group = heads // kv_heads
-    q = query.reshape(kv_heads, group, new, dim)
-    k, v = (t.reshape(kv_heads, 1, new, dim).expand(-1, group, -1, -1) for t in (key, value))
-    out, lse = flash(q, k, v, scale, causal=True)
-    return out.reshape(kv_heads, 1, group * new, dim), lse.reshape(kv_heads, 1, group * new)
+def _attend_causal(query: Tensor, kv: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """The new tokens among themselves; as `_attend`. K and V of a KV head are seen by its query heads through a stride of zero."""
+    packed = query.permute(1, 2, 0, 3)  # [kv_heads, group, rows, d]
+    keys, values = (t.transpose(0, 1)[:, None].expand(-1, packed.shape[1], -1, -1) for t in kv.unbind(1))
+    out, lse = flash(packed, keys, values, scale, causal=True)
+    return out.permute(2, 0, 1, 3), lse.permute(2, 0, 1)
 
 
 def flash(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
@@ -86,7 +139,7 @@ def flash(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool)
     if query.device.type == "cpu":
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scale)
         return out, lse
-    # Other devices: plain matrices. Right everywhere, not fast; the fused GPU kernels come with the batching work.
+    # Other devices: plain matrices. Right everywhere, not fast: never run on a GPU so far.
     scores = (query.float() @ key.float().transpose(-1, -2)) * scale
     if causal:
         rows, tokens = scores.shape[-2:]
@@ -95,11 +148,9 @@ def flash(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool)
     return ((scores - lse[..., None]).exp() @ value.float()).to(query.dtype), lse
 
 
-def _merge(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Outputs of disjoint key sets, joined: sum of exp(lse_i - max) * out_i over sum of exp(lse_i - max), in fp32."""
-    if len(parts) == 1:
-        return parts[0][0]
-    lse = torch.stack([part[1].float() for part in parts])
-    weights = torch.softmax(lse, 0)[..., None]
-    out = torch.stack([part[0].float() for part in parts])
-    return (weights * out).sum(0).to(parts[0][0].dtype)
+def _merge(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Attention over two disjoint key sets, joined: b counts exp(lse_b) / (exp(lse_a) + exp(lse_b)). In fp32."""
+    (out_a, lse_a), (out_b, lse_b) = a, b
+    share = torch.sigmoid(lse_b - lse_a)[..., None]
+    out = torch.lerp(out_a.float(), out_b.float(), share)
+    return out.to(out_a.dtype), torch.logaddexp(lse_a, lse_b)

@@ -15,6 +15,7 @@ from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import ModelError
 
 _QUESTION = "\ue000question\ue001"  # private-use characters: stands for the question while the template is rendered
+_ANSWER = "\ue000answer\ue001"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class PromptTemplate:
             raise ModelError(f"the chat template of {checkpoint.path} does not render images and a question in the GLM-4.1V form")
         before, after = pieces[2].split(_QUESTION)
         self._head, self._between, self._before, self._after = (self._encode(p) for p in (pieces[0], pieces[1], before, after))
+        answered = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}, {"role": "user", "content": _QUESTION}]
+        rendered = tokenizer.apply_chat_template(answered, tokenize=False, add_generation_prompt=True)
+        if rendered.count(_ANSWER) != 1 or rendered.count(_QUESTION) != 1:
+            raise ModelError(f"the chat template of {checkpoint.path} does not render a conversation in the GLM-4.1V form")
+        before, after = rendered.split(_ANSWER)[1].split(_QUESTION)
+        self._before_next, self._after_next = self._encode(before), self._encode(after)
         self.stop_ids = frozenset(self._stop_ids(checkpoint))
 
     def document_tokens(self, pages: int, visual_tokens: int) -> int:
@@ -91,6 +98,11 @@ class PromptTemplate:
         """A question behind a document that ends at rope position `start`, up to where the answer begins."""
         tokens = [*self._before, *self._data.encode(text, add_special_tokens=False).ids, *self._after]
         return PromptPiece(tokens, (start + torch.arange(len(tokens))).expand(3, -1), None, start + len(tokens))
+
+    def follow_up(self, text: str) -> list[int]:
+        """A question behind an earlier answer, from behind that answer's last token up to where the new answer begins. Its rope positions
+        count on by one per token."""
+        return [*self._before_next, *self._data.encode(text, add_special_tokens=False).ids, *self._after_next]
 
     def encode(self, text: str) -> list[int]:
         """Text tokens of `text`: what a text model would have to read."""

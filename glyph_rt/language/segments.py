@@ -1,4 +1,4 @@
-"""KV memory: immutable segments that questions share, and the growing tail that each turn owns."""
+"""KV memory: immutable segments that questions share, and the growing tail that each turn or reading owns."""
 
 from __future__ import annotations
 
@@ -25,50 +25,57 @@ class KVShape:
         return 2 * self.layers * self.kv_heads * self.head_dim * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KVSegment:
     """Keys and values of consecutive tokens; never changes once made, so any number of turns may read it.
 
-    keys, values: [layers, kv_heads, tokens, head_dim], keys already rotated.
-    digest names what was prefilled (page contents in order, model, dtype): never the token ids, since every page of every
-    document has the same ones.
+    kv: [layers, 2, kv_heads, tokens, head_dim], keys first, already rotated. What it was prefilled from is known to whoever keeps it
+    (segment_store.py, by page digests); never to be named by token ids, since every page of every document has the same ones.
     """
 
-    keys: Tensor
-    values: Tensor
-    digest: str
+    kv: Tensor
 
     @property
     def tokens(self) -> int:
-        return self.keys.shape[2]
+        return self.kv.shape[3]
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one layer: views [kv_heads, tokens, head_dim]."""
+        return self.kv[index, 0], self.kv[index, 1]
+
+    def first(self, tokens: int) -> KVSegment:
+        """The segment's first tokens, in the same memory: what a longer document with the same beginning shares."""
+        return KVSegment(self.kv[:, :, :, :tokens])
+
+    def copied_to(self, device: str) -> KVSegment:
+        """The segment in memory of its own."""
+        return KVSegment(self.kv.to(device, copy=True, memory_format=torch.contiguous_format))
 
 
 class KVTail:
-    """Keys and values being written, up to a capacity fixed at the start. Owned by one turn or one prefill.
+    """Keys and values being written, up to a capacity fixed at the start. Owned by one turn or one reading.
 
-    A forward pass writes every layer's new tokens behind `length`, then `advance` makes them part of the past.
+    A forward pass writes every layer's new tokens behind `length`, then `advance` makes them part of the past; what was not advanced
+    over may be written again.
     """
 
     def __init__(self, shape: KVShape, capacity: int) -> None:
-        size = (shape.layers, shape.kv_heads, capacity, shape.head_dim)
-        self._keys: Tensor | None = torch.empty(size, dtype=shape.dtype, device=shape.device)
-        self._values: Tensor | None = torch.empty(size, dtype=shape.dtype, device=shape.device)
+        size = (shape.layers, 2, shape.kv_heads, capacity, shape.head_dim)
+        self._kv: Tensor | None = torch.empty(size, dtype=shape.dtype, device=shape.device)
         self.capacity = capacity
         self.length = 0
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Put [kv_heads, new, head_dim] behind the past of `layer`. The caller has reserved the room."""
-        new = slice(self.length, self.length + keys.shape[1])
-        if new.stop > self.capacity:
-            raise ValueError(f"{new.stop} tokens in a tail of {self.capacity}")
-        own_keys, own_values = self._buffers()
-        own_keys[layer, :, new] = keys
-        own_values[layer, :, new] = values
+    def write(self, layer: int, kv: Tensor) -> None:
+        """Put [new, 2, kv_heads, head_dim] behind the past of `layer`. The caller has reserved the room."""
+        end = self.length + len(kv)
+        if end > self.capacity:
+            raise ValueError(f"{end} tokens in a tail of {self.capacity}")
+        self._buffer()[layer, :, :, self.length : end] = kv.permute(1, 2, 0, 3)
 
     def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """The first `tokens` tokens of a layer: views [kv_heads, tokens, head_dim]."""
-        keys, values = self._buffers()
-        return keys[layer, :, :tokens], values[layer, :, :tokens]
+        """The first `tokens` tokens of a layer: keys and values as views [kv_heads, tokens, head_dim]."""
+        kv = self._buffer()[layer, :, :, :tokens]
+        return kv[0], kv[1]
 
     def advance(self, tokens: int) -> None:
         self.length += tokens
@@ -79,18 +86,21 @@ class KVTail:
             raise ValueError(f"cannot truncate {self.length} tokens to {length}")
         self.length = length
 
-    def seal(self, digest: str) -> KVSegment:
+    def seal(self) -> KVSegment:
         """Turn what was written into a segment, without a copy; the tail is closed."""
-        keys, values = self._buffers()
-        length = self.length
+        kv = self._buffer()[:, :, :, : self.length]
         self.close()
-        return KVSegment(keys[:, :, :length], values[:, :, :length], digest)
+        return KVSegment(kv)
+
+    @property
+    def closed(self) -> bool:
+        return self._kv is None
 
     def close(self) -> None:
         """Give the memory back. Any later use raises ClosedError."""
-        self._keys = self._values = None
+        self._kv = None
 
-    def _buffers(self) -> tuple[Tensor, Tensor]:
-        if self._keys is None or self._values is None:
+    def _buffer(self) -> Tensor:
+        if self._kv is None:
             raise ClosedError("this KV tail was closed")
-        return self._keys, self._values
+        return self._kv

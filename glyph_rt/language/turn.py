@@ -1,95 +1,164 @@
-"""Turn: one question being answered over a shared past, on private bounded KV memory."""
+"""Turn: one question being answered over a shared past, on private bounded KV memory. What it does between two steps of the loop."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 
-import torch
+from torch import Tensor
 
-from glyph_rt.language.attention import Past
+from glyph_rt.errors import NonFiniteError
+from glyph_rt.language.attention import Past, Rows
 from glyph_rt.language.drafting import Drafter
-from glyph_rt.language.model import LanguageModel
-from glyph_rt.language.prompt import PromptPiece
 from glyph_rt.language.sampling import Sampler
-from glyph_rt.language.segments import KVSegment, KVTail
 
-
-@torch.inference_mode()
-def prefill(model: LanguageModel, piece: PromptPiece, past: Past, visual: torch.Tensor | None = None) -> torch.Tensor:
-    """Run one prompt piece; `visual` [n, hidden] takes the place of its image tokens. Returns the last hidden state [1, hidden]."""
-    embeddings = model.embed(piece.tokens)
-    if piece.image is not None:
-        if visual is None:
-            raise ValueError("a page needs its visual tokens")
-        embeddings[piece.image] = visual.to(embeddings)
-    return model.forward(embeddings, piece.positions, past)[-1:]
+PREFILL_ROWS = 512  # tokens of a question prefilled in one step, so that a long one does not hold up the answers of others
+UNREAD_TOKENS = 256  # drawn ahead of whoever reads the answer; then the turn rests
 
 
 class Turn:
-    """Prefills a question and then yields token ids until a stop token or `max_new_tokens`. A step gives one token, and with a drafter
-    as many more as it guessed right.
+    """Runs its prompt and then draws token ids until a stop token or `max_new_tokens`; a step gives one token, and with a drafter as many
+    more as it guessed right.
 
-    Holds `capacity` tokens of KV from the start, so it can never fail for memory later; `close` gives them back.
+    past: the shared segments, and a tail with room for the prompt and the answer, so that a turn never fails for memory later.
+    position: rope position of the prompt's first token. subject: turns on one document have an equal one; the loop is fair between
+    subjects and puts their turns side by side. on_end: called once, before the answer's end can be seen, by whoever ends the turn.
+
+    The loop calls `rows`, `accept`, `fail` and `end`; any thread may call `tokens` (one reader) and `cancel`.
     """
 
     def __init__(
         self,
-        model: LanguageModel,
-        segments: tuple[KVSegment, ...],
-        question: PromptPiece,
+        past: Past,
+        prompt: Sequence[int],
+        position: int,
         max_new_tokens: int,
         stop_ids: frozenset[int],
         sampler: Sampler,
         drafter: Drafter | None = None,
+        *,
+        subject: object = None,
+        priority: int = 0,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
+        self.past, self.subject, self.priority = past, subject, priority
+        self.max_new_tokens = max_new_tokens
         self.prefilled_tokens = 0  # counted as they run, so that a test can prove what was not run again
-        self.finish_reason: str | None = None  # "stop" or "length" once the answer has ended
         self.steps = 0  # forward passes of the answer
-        self._model, self._question, self._sampler, self._drafter = model, question, sampler, drafter
-        self._max_new_tokens, self._stop_ids = max_new_tokens, stop_ids
-        self._past = Past(segments, KVTail(model.kv_shape, len(question.tokens) + max_new_tokens))
+        self.answer: list[int] = []  # drawn so far
+        self.finish_reason: str | None = None  # "stop", "length", "cancelled" or "error" once the turn has ended
+        self.cancelled = False
+        self.wake: Callable[[], None] = lambda: None  # set by the loop that runs the turn
+        self.served = 0  # the loop's step that last had rows of this turn
+        self._prompt, self._position = prompt, position
+        self._stop_ids, self._sampler, self._drafter = stop_ids, sampler, drafter
+        self._draft: list[int] = []
+        self._on_end = on_end
+        self._outbox: queue.SimpleQueue[tuple[float, list[int]] | None] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+        self._read = 0
 
-    def tokens(self) -> Iterator[int]:
-        """Token ids of the answer, without the stop token."""
-        hidden = prefill(self._model, self._question, self._past)
-        self.prefilled_tokens += len(self._question.tokens)
-        position = self._question.end
-        answer: list[int] = []
-        draft: list[int] = []  # hidden[i] tells what follows the answer and draft[:i]
-        while True:
-            drawn = self._draw(hidden, draft)
-            for token in drawn:
-                if token in self._stop_ids:
-                    self.finish_reason = "stop"
-                    return
-                answer.append(token)
-                if len(answer) == self._max_new_tokens:
-                    self.finish_reason = "length"
-                yield token
-                if self.finish_reason is not None:
-                    return
-            # All drawn but the last token have been run, as drafts. What was drafted behind them is forgotten.
-            kept = len(drawn) - 1
-            self._past.tail.truncate(self._past.tail.length - (len(draft) - kept))
-            position += kept
-            draft = [] if self._drafter is None else self._drafter.propose(answer, self._max_new_tokens - len(answer) - 1)
-            at = (position + torch.arange(1 + len(draft))).expand(3, -1)
-            hidden = self._model.forward(self._model.embed([drawn[-1], *draft]), at, self._past)
+    # -- the loop's side
+
+    @property
+    def resting(self) -> bool:
+        """Nobody reads the answer, so nothing is drawn."""
+        return len(self.answer) - self._read >= UNREAD_TOKENS
+
+    @property
+    def rows_next(self) -> int:
+        """How many rows of the prompt the next step would take; 0 once the answer is being drawn."""
+        return min(PREFILL_ROWS, len(self._prompt) - self.prefilled_tokens)
+
+    def rows(self) -> Rows:
+        """What to run next."""
+        if self.rows_next:
+            tokens = self._prompt[self.prefilled_tokens : self.prefilled_tokens + self.rows_next]
+            last = self.prefilled_tokens + len(tokens) == len(self._prompt)
+            return Rows(self.past, tokens, range(self._position, self._position + len(tokens)), wanted=1 if last else 0)
+        room = self.max_new_tokens - len(self.answer) - 1
+        self._draft = [] if self._drafter is None else self._drafter.propose(self.answer, room)
+        tokens = [self.answer[-1], *self._draft]
+        return Rows(self.past, tokens, range(self._position, self._position + len(tokens)), wanted=len(tokens))
+
+    def accept(self, rows: Rows, logits: Tensor) -> None:
+        """The rows are part of the tail. logits: fp32 [rows.wanted, vocabulary]. Ends the turn when the answer has ended.
+
+        Raises NonFiniteError rather than let noise be drawn.
+        """
+        if self.rows_next:
+            self.prefilled_tokens += len(rows.tokens)
+            self._position += len(rows.tokens)
+        else:
             self.steps += 1
-            position += 1
+            self._position += 1
+        if rows.wanted:
+            if not logits.isfinite().all():
+                raise NonFiniteError("the decoder produced NaN or infinity; use fp32 or bf16 weights")
+            self._take(self._draw(logits))
 
-    def _draw(self, hidden: torch.Tensor, draft: list[int]) -> list[int]:
-        """The model's own tokens, up to the first that the draft does not have."""
-        logits = self._model.logits(hidden)
+    def fail(self, error: BaseException) -> None:
+        """The rows could not be run."""
+        self.end("error", error)
+
+    def _draw(self, logits: Tensor) -> list[int]:
+        """The model's own tokens, up to the first that the draft does not have. What was drafted behind it is forgotten."""
+        draft, self._draft = self._draft, []
         drawn: list[int] = []
         for row in logits:
             drawn.append(self._sampler.next(row))
             if drawn[-1] in self._stop_ids or drawn != draft[: len(drawn)]:
                 break
+        kept = len(drawn) - 1  # drafts that are now part of the answer
+        self.past.tail.truncate(self.past.tail.length - (len(draft) - kept))
+        self._position += kept
         if self._drafter is not None and draft:
-            self._drafter.learn(len(draft), len(drawn) - 1)
+            self._drafter.learn(len(draft), kept)
         return drawn
 
-    def close(self) -> None:
-        """Give the turn's KV memory back."""
-        self._past.tail.close()
+    def _take(self, drawn: list[int]) -> None:
+        """Hand drawn tokens out; the one place where an answer ends by its tokens. Ends by its text are the reader's, who cancels."""
+        stop = drawn[-1] in self._stop_ids
+        new = drawn[:-1] if stop else drawn
+        self.answer += new
+        if new:
+            self._outbox.put((time.perf_counter(), new))
+        if stop:
+            self.end("stop")
+        elif len(self.answer) == self.max_new_tokens:
+            self.end("length")
+
+    def end(self, reason: str, error: BaseException | None = None) -> None:
+        """Give the memory back and tell the reader. Later calls do nothing."""
+        if self.finish_reason is not None:
+            return
+        self.finish_reason, self._error = reason, error
+        self._on_end()
+        self._outbox.put(None)
+        self._ended.set()
+
+    # -- the reader's side
+
+    def tokens(self) -> Iterator[tuple[int, float]]:
+        """Token ids of the answer, without the stop token, and when each was drawn (time.perf_counter). Raises what ended the turn."""
+        while (batch := self._outbox.get()) is not None:
+            stamp, new = batch
+            for token in new:
+                was_resting = self.resting
+                self._read += 1
+                if was_resting:
+                    self.wake()
+                yield token, stamp
+        if self._error is not None:
+            raise self._error
+
+    def cancel(self, wait: bool = False) -> None:
+        """Nobody wants the rest: the loop ends the turn before its next step. `wait`: until it has."""
+        if self.finish_reason is None:
+            self.cancelled = True
+            self.wake()
+        if wait:
+            self._ended.wait()

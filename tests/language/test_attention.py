@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,58 +10,58 @@ from hypothesis import strategies as st
 
 from glyph_rt.errors import ClosedError
 from glyph_rt.language import KVSegment, KVShape, KVTail, Past
-from glyph_rt.language.attention import flash, segment_attention
+from glyph_rt.language.attention import FEW_ROWS, Rows, StepBatch, _attend, flash
 
 
 def full_attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
-    """Causal attention of the last rows over all keys, in float64: query [h, new, d], keys [kv, tokens, d]."""
-    heads, new, _ = query.shape
+    """Causal attention of the last rows over all keys, in float64: query [new, h, d], keys [kv, tokens, d]."""
+    new, heads, _ = query.shape
     tokens = keys.shape[1]
     keys, values = (t.double().repeat_interleave(heads // len(t), 0) for t in (keys, values))
-    scores = query.double() @ keys.transpose(1, 2) * scale
+    scores = query.double().transpose(0, 1) @ keys.transpose(1, 2) * scale
     allowed = torch.ones(new, tokens, dtype=torch.bool).tril(tokens - new)
-    return torch.softmax(scores.masked_fill(~allowed, -torch.inf), -1) @ values
+    return (torch.softmax(scores.masked_fill(~allowed, -torch.inf), -1) @ values).transpose(0, 1)
 
 
 @settings(max_examples=80, deadline=None)
 @given(
     segments=st.lists(st.integers(0, 40), max_size=3),
-    tail=st.integers(0, 20),
-    new=st.integers(1, 20),
+    turns=st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=1, max_size=4),
     kv_heads=st.sampled_from([1, 2, 3]),
     group=st.sampled_from([1, 2, 16]),
     sharpness=st.sampled_from([0.1, 1.0, 30.0]),
     seed=st.integers(0, 10**6),
 )
 def test_segments_equal_full_attention(
-    segments: list[int], tail: int, new: int, kv_heads: int, group: int, sharpness: float, seed: int
+    segments: list[int], turns: list[tuple[int, int]], kv_heads: int, group: int, sharpness: float, seed: int
 ) -> None:
+    """Several turns on one chain of segments; the first also alone on no segment, in their midst."""
     torch.manual_seed(seed)
-    dim, heads, layers = 16, kv_heads * group, 2
-    total = sum(segments) + tail + new
-    keys, values = (torch.randn(kv_heads, total, dim) for _ in range(2))
-    query = torch.randn(heads, new, dim) * sharpness
-    past_tail = KVTail(KVShape(layers, kv_heads, dim, torch.float32), tail + new)
-    parts, at = [], 0
-    for size in segments:
-        span = slice(at, at + size)
-        parts.append(KVSegment(keys[None, :, span].expand(layers, -1, -1, -1), values[None, :, span].expand(layers, -1, -1, -1), "d"))
-        at += size
-    past_tail.write(1, keys[:, at : at + tail], values[:, at : at + tail])
-    past_tail.advance(tail)
-    at += tail
-    found, _ = segment_attention(
-        SimpleNamespace(layer_idx=1),  # type: ignore[arg-type]
-        query[None],
-        keys[None, :, at:],
-        values[None, :, at:],
-        None,
-        scaling=dim**-0.5,
-        past=Past(tuple(parts), past_tail),
-    )
-    expected = full_attention(query, keys, values, dim**-0.5)
-    torch.testing.assert_close(found[0].transpose(0, 1).double(), expected, atol=2e-5, rtol=1e-4)
-    assert torch.equal(past_tail.read(1, tail + new)[0], keys[:, -(tail + new) :])
+    dim, heads, layers, layer = 16, kv_heads * group, 2, 1
+    shared = torch.randn(layers, 2, kv_heads, sum(segments), dim)
+    chain = tuple(KVSegment(part) for part in shared.split(segments, 3)) if segments else ()
+    chains = [chain] * len(turns)
+    chains.insert(len(turns) // 2, ())
+    turns.insert(len(turns) // 2, turns[0])
+    parts, queries, news, expected = [], [], [], []
+    for past_segments, (before, new) in zip(chains, turns, strict=True):
+        own = torch.randn(2, kv_heads, before + new, dim)
+        query = torch.randn(new, heads, dim) * sharpness
+        tail = KVTail(KVShape(layers, kv_heads, dim, torch.float32), before + new)
+        tail.write(layer, own[:, :, :before].permute(2, 0, 1, 3))
+        tail.advance(before)
+        parts.append(Rows(Past(past_segments, tail), [0] * new, range(new)))
+        queries.append(query)
+        news.append(own[:, :, before:].permute(2, 0, 1, 3))
+        keys, values = torch.cat([*(segment.kv[layer] for segment in past_segments), own], 2)
+        expected.append(full_attention(query, keys, values, dim**-0.5))
+    batch = StepBatch(parts)
+    sides = (len(turns) > 1) + (len(turns) > 2)
+    assert len(batch.shared) == max(1, sides) * sum(s > 0 for s in segments), "neighbours read a segment together"
+    found = batch.attend(layer, torch.cat(queries), torch.cat(news), dim**-0.5)
+    torch.testing.assert_close(found.double(), torch.cat(expected), atol=2e-5, rtol=1e-4)
+    for part, new in zip(parts, news, strict=True):
+        assert torch.equal(part.past.tail.read(layer, part.past.tail.capacity)[0][:, -len(new) :], new[:, 0].transpose(0, 1))
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -79,13 +77,44 @@ def test_the_portable_path_equals_the_cpu_kernel(causal: bool) -> None:
     torch.testing.assert_close(lse, scores.logsumexp(-1), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, FEW_ROWS // 2, FEW_ROWS, 3 * FEW_ROWS])
+@pytest.mark.parametrize("sharpness", [0.01, 1.0, 100.0])
+def test_few_rows_and_many_give_the_same_output_and_log_sum_exp(rows: int, sharpness: float) -> None:
+    torch.manual_seed(1)
+    query, keys, values = torch.randn(rows, 2, 2, 8) * sharpness, torch.randn(2, 50, 8), torch.randn(2, 50, 8)
+    out, lse = _attend(query, keys, values, 0.3)
+    scores = torch.einsum("rkgd,ktd->rkgt", query.double(), keys.double()) * 0.3
+    torch.testing.assert_close(lse.double(), scores.logsumexp(-1), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(out.double(), torch.einsum("rkgt,ktd->rkgd", scores.softmax(-1), values.double()), atol=1e-4, rtol=1e-4)
+
+
 def test_a_tail_keeps_its_bound_and_is_gone_when_closed() -> None:
     tail = KVTail(KVShape(1, 1, 4, torch.float32), 3)
     with pytest.raises(ValueError, match="4 tokens in a tail of 3"):
-        tail.write(0, torch.zeros(1, 4, 4), torch.zeros(1, 4, 4))
+        tail.write(0, torch.zeros(4, 2, 1, 4))
     tail.close()
     with pytest.raises(ClosedError):
         tail.read(0, 1)
+
+
+def test_a_tail_forgets_and_writes_again() -> None:
+    tail = KVTail(KVShape(layers=1, kv_heads=1, head_dim=2, dtype=torch.float32), 4)
+    for value in range(3):
+        tail.write(0, torch.full((1, 2, 1, 2), float(value)))
+        tail.advance(1)
+    tail.truncate(1)
+    tail.write(0, torch.full((2, 2, 1, 2), 9.0))
+    tail.advance(2)
+    assert tail.read(0, tail.length)[0][0, :, 0].tolist() == [0.0, 9.0, 9.0]
+    with pytest.raises(ValueError, match="cannot truncate 3 tokens to 4"):
+        tail.truncate(4)
+
+
+def test_a_beginning_shares_the_memory_and_a_copy_does_not() -> None:
+    segment = KVSegment(torch.randn(2, 2, 1, 5, 4))
+    first, copy = segment.first(3), segment.first(3).copied_to("cpu")
+    assert first.kv.data_ptr() == segment.kv.data_ptr() != copy.kv.data_ptr()
+    assert torch.equal(copy.kv, segment.kv[:, :, :, :3]) and copy.kv.is_contiguous()
 
 
 def test_kv_bytes_of_glm_4_1v() -> None:

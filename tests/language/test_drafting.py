@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from glyph_rt import Runtime, Sampling
 from glyph_rt.language.drafting import LONGEST_DRAFT, LONGEST_MATCH, SHORTEST_MATCH, Drafter
-from glyph_rt.language.segments import KVShape, KVTail
 from tests.conftest import TEXT
 
 TOKENS = st.lists(st.integers(0, 3), max_size=60)
@@ -55,22 +54,6 @@ def test_failing_drafts_get_rarer_and_shorter_and_come_back() -> None:
         drafter.learn(4, 4)
     assert len(drafter.propose([1, 2], 99)) == LONGEST_DRAFT
     assert (drafter.drafted, drafter.accepted) == (160, 80)
-
-
-def test_a_tail_forgets_and_writes_again() -> None:
-    import torch
-
-    shape = KVShape(layers=1, kv_heads=1, head_dim=2, dtype=torch.float32)
-    tail = KVTail(shape, 4)
-    for value in range(3):
-        tail.write(0, torch.full((1, 1, 2), float(value)), torch.zeros(1, 1, 2))
-        tail.advance(1)
-    tail.truncate(1)
-    tail.write(0, torch.full((1, 2, 2), 9.0), torch.zeros(1, 2, 2))
-    tail.advance(2)
-    assert tail.read(0, tail.length)[0][0, :, 0].tolist() == [0.0, 9.0, 9.0]
-    with pytest.raises(ValueError, match="cannot truncate 3 tokens to 4"):
-        tail.truncate(4)
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def test_the_reader_answers_about_the_bundled_contract() -> None:
             assert reply.done.usage.completion_tokens > 0 < reply.done.timings.first_piece_s
         inline = client.ask("What is the value of Notice period?", text=CONTRACT)
         assert inline.text == "90 days"
-        assert inline.done is not None and inline.done.usage.cached_tokens == 0 and inline.done.timings.read.encode_s > 0
+        assert inline.done is not None and inline.done.usage.cached_tokens == 0 and inline.done.timings.read.typeset_s > 0
         assert runtime.arena.used == document.kv_bytes
         assert list(client.list()) == [client.get(document.id)] == [document]
         assert client.runtime().model_digest == runtime.checkpoint.digest
@@ -222,7 +222,7 @@ def test_the_list_comes_in_pages_oldest_first(serve: Served) -> None:
 def test_later_is_told_from_never(random_model: Path, tmp_path: Path) -> None:
     """Documents and KV memory that are taken now: RESOURCE_EXHAUSTED with RetryInfo. What never fits: INVALID_ARGUMENT."""
     with (
-        Runtime.open(random_model, encoder="torch", store=tmp_path, limits=Limits(kv_bytes=400_000)) as runtime,
+        Runtime.open(random_model, encoder="torch", store=tmp_path, limits=Limits(kv_bytes=400_000, waiting=0)) as runtime,
         served(runtime, ServiceLimits(documents=2)) as at,
         at.client() as client,
     ):
@@ -233,14 +233,16 @@ def test_later_is_told_from_never(random_model: Path, tmp_path: Path) -> None:
         # An answer that fits beside its document, but not beside both.
         slots = runtime.plan().kv_tokens - first.kv_bytes // runtime.plan().kv_per_token
         tokens = slots - 10 - len(runtime.template.question(QUESTION, 0).tokens)
+        held = runtime.arena.reserve(second.kv_bytes, "somebody who does not give way, as an idle document does")
         later = refused(lambda: client.ask(QUESTION, document=first.id, max_new_tokens=tokens).text)
         assert (later.code, later.retry_s, later.reason) == (Code.RESOURCE_EXHAUSTED, 1.0, "BUSY")
         never = refused(lambda: client.ask(QUESTION, document=first.id, max_new_tokens=tokens + 11).text)
         assert (never.code, never.retry_s, never.reason) == (Code.INVALID_ARGUMENT, None, "OVER_LIMIT")
         full = refused(client.read, "c\n")
         assert (full.code, full.retry_s) == (Code.RESOURCE_EXHAUSTED, 1.0) and "at most 2 documents" in str(full)
-        client.delete(second.id)
+        held.release()
         assert client.ask(QUESTION, document=first.id, max_new_tokens=tokens).text
+        client.delete(second.id)
         assert client.read("c\n").pages == 1
         at.server.desk.library._idle_s = 0.0
         assert client.read("d\n").pages == 1, "what is idle makes room"

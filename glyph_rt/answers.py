@@ -1,0 +1,286 @@
+"""Answer: one question on a document, from its admission to the last piece of text, and what the next question can stand on."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from glyph_rt.arena import Reservation
+from glyph_rt.errors import InputError, LimitError
+from glyph_rt.language import Drafter, KVSegment, KVTail, Lease, Past, Sampler, Sampling, Turn
+from glyph_rt.memory import MIB
+
+if TYPE_CHECKING:
+    from glyph_rt.documents import Document
+
+DEFAULT_NEW_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer cost. `compression` is text tokens per visual token, both under the model's own tokenizer."""
+
+    text_tokens: int
+    visual_tokens: int
+    compression: float
+    pages: int
+    characters: int
+    prompt_tokens: int  # all the answer was conditioned on: the document's tokens, the conversation's so far and the question's
+    cached_tokens: int  # of these, the ones whose KV was there already
+    completion_tokens: int
+    drafted_tokens: int  # guessed from the document's text
+    accepted_tokens: int  # of these, the ones that the model drew too, so that they took no step of their own
+
+    @property
+    def characters_per_visual_token(self) -> float:
+        """Density that no tokenizer can flatter."""
+        return self.characters / self.visual_tokens
+
+
+@dataclass(frozen=True)
+class AnswerTimings:
+    """Seconds from the question on."""
+
+    prefill_s: float  # to the first token; waiting for KV memory and for others' steps included
+    ttft_s: float  # to the first piece of text
+    decode_s: float  # from there to the end
+    tokens_per_s: float  # while decoding
+    restore_s: float = 0.0  # of prefill_s: bringing a document back whose KV memory others had needed
+
+
+@dataclass(frozen=True)
+class Stand:
+    """What a question stands on besides the document: earlier turns whose KV was kept, and tokens of earlier turns to be run again."""
+
+    segments: tuple[KVSegment, ...] = ()
+    rooms: tuple[Reservation, ...] = ()  # handles on the segments' memory
+    unrun: tuple[int, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Of the segments."""
+        return sum(segment.tokens for segment in self.segments)
+
+    def release(self) -> None:
+        for room in self.rooms:
+            room.release()
+
+
+class TurnMemory:
+    """The KV memory of one turn: its own, the document's and that of earlier turns. With `keep`, its own outlives it until `drop`."""
+
+    def __init__(self, tail: KVTail, own: Reservation, lease: Lease, stand: Stand, keep: bool, lock: threading.RLock) -> None:
+        self._tail, self._own, self._lease, self._stand, self._keep = tail, own, lease, stand, keep
+        self._lock = lock  # the arena's: a second lock around what takes that one would invite deadlock
+        self._kept: KVSegment | None = None
+
+    def end(self) -> None:
+        """The turn has ended."""
+        with self._lock:
+            self._lease.release()
+            if self._keep:
+                self._kept = self._tail.seal()
+            else:
+                self._tail.close()
+                self.drop()
+
+    def drop(self) -> None:
+        """Nobody will stand on this turn: what it kept goes now, or when it ends."""
+        with self._lock:
+            self._keep, self._kept = False, None
+            if self._tail.closed:
+                self._own.release()
+                self._stand.release()
+
+    def stand_on(self, sequence: list[int]) -> Stand | None:
+        """For a question behind this turn, whose prompt and answer are `sequence`; None when nothing was kept."""
+        with self._lock:
+            if self._kept is None:
+                return None
+            kept = self._kept.first(min(self._kept.tokens, len(sequence)))
+            rooms = (*(room.share() for room in self._stand.rooms), self._own.share())
+            return Stand((*self._stand.segments, kept), rooms, tuple(sequence[kept.tokens :]))
+
+
+class Answer:
+    """The pieces of an answer as they are made: iterate once, or take `.text`. Closing it early frees its KV memory.
+
+    The answer is worked on from the start, whether or not it is read, beside all others that run: asking several questions before reading
+    the first answer gives them to the decoder together.
+    """
+
+    def __init__(
+        self, document: Document, question: str, sampling: Sampling, after: Answer | None = None, keep: bool = False, priority: int = 0
+    ) -> None:
+        self._asked = time.perf_counter()
+        means = document.means
+        model, template, arena = means.loop.model, means.template, means.arena
+        own = template.follow_up(question) if after else template.question(question, document.end_position).tokens
+        stand = after._to_stand_on(document) if after else Stand()
+        prompt = [*stand.unrun, *own]
+        try:
+            before = document.tokens + stand.tokens + len(prompt)
+            room = model.context - before
+            most = sampling.max_new_tokens or max(1, min(DEFAULT_NEW_TOKENS, room))
+            if most > room:
+                told = (
+                    f"document ({document.tokens} tokens), question ({before - document.tokens}) and answer (up to {most}) do not fit the "
+                    f"model's context of {model.context} tokens"
+                )
+                field = "sampling.max_new_tokens" if sampling.max_new_tokens else "question"
+                raise LimitError(f"{told}; ask more briefly or lower --max-new-tokens", public=told, field=field)
+            size = (len(prompt) + most) * model.kv_shape.bytes_per_token
+            purpose = f"this question with up to {most} tokens of answer"
+            if size + document.kv_bytes > arena.budget:  # room would never come: the document itself is in its way
+                told = "document, question and answer together need more KV memory than this server has"
+                raise LimitError(
+                    f"{purpose} needs {size / MIB:,.1f} MiB of KV memory, the document {document.kv_bytes / MIB:,.1f} MiB, and the budget "
+                    f"is {arena.budget / MIB:,.1f} MiB; raise --kv-bytes",
+                    public=told,
+                    field="sampling.max_new_tokens",
+                )
+            lease, restored = document.lease(priority)
+            try:
+                reservation = arena.reserve(size, purpose)
+                try:
+                    tail = KVTail(model.kv_shape, len(prompt) + most)
+                    self._memory = TurnMemory(tail, reservation, lease, stand, keep, arena.lock)
+                    self._detokenizer = template.detokenizer()
+                    self._drafter = Drafter(document.source) if sampling.draft else None
+                    self._turn = Turn(
+                        Past((*lease.segments, *stand.segments), tail),
+                        prompt,
+                        document.end_position + stand.tokens,
+                        most,
+                        template.stop_ids,
+                        Sampler(sampling),
+                        self._drafter,
+                        subject=document.digest,
+                        priority=priority,
+                        on_end=self._memory.end,
+                    )
+                except BaseException:
+                    reservation.release()
+                    raise
+            except BaseException:
+                lease.release()
+                raise
+        except BaseException:
+            stand.release()
+            raise
+        self.document, self.question, self.after = document, question, after
+        self.kv_bytes = size  # of the turn alone
+        self._restore_s, self._prompt_tokens = restored.wall_s, before
+        self._cached_tokens = before - len(prompt) - restored.prefilled_tokens
+        self._own, self._prompt = own, prompt
+        self._tokens: list[int] = []
+        self._pieces: list[str] = []
+        self._finish_reason: str | None = None
+        self._timings: AnswerTimings | None = None
+        self._stream = self._run()
+        # Also when an answer is dropped without being read or closed, its memory comes back: later, since this may run in any thread.
+        weakref.finalize(self, _abandon, self._turn, self._memory, means.store.later).atexit = False
+        means.loop.submit(self._turn)
+
+    def __iter__(self) -> Iterator[str]:
+        return (piece for piece in self._stream if piece)
+
+    def steps(self) -> Iterator[str]:
+        """Like iterating, but one item per token, so that whoever drives it may stop between any two: empty where a token
+        completes no character."""
+        return self._stream
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def text(self) -> str:
+        """The whole answer; waits for whatever has not come yet."""
+        for _ in self._stream:
+            pass
+        return "".join(self._pieces)
+
+    @property
+    def finish_reason(self) -> str | None:
+        """ "stop", "length" or, when it was closed before it was read to its end, "cancelled"; None until then."""
+        return self._finish_reason
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """Tokens of the prompt that were run for this answer: the question's, not the document's."""
+        return self._turn.prefilled_tokens
+
+    @property
+    def usage(self) -> Usage:
+        d = self.document
+        return Usage(
+            text_tokens=d.text_tokens,
+            visual_tokens=d.measure.visual_tokens,
+            compression=d.text_tokens / d.measure.visual_tokens,
+            pages=d.measure.pages,
+            characters=d.measure.characters,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            completion_tokens=len(self._tokens),
+            drafted_tokens=self._drafter.drafted if self._drafter else 0,
+            accepted_tokens=self._drafter.accepted if self._drafter else 0,
+        )
+
+    @property
+    def timings(self) -> AnswerTimings | None:
+        """None until the answer has ended."""
+        return self._timings
+
+    def cancel(self) -> None:
+        """Stop. Returns at once; the memory comes back before the decoder's next step."""
+        self._stream.close()
+        self._finish_reason = self._finish_reason or "cancelled"
+        self._memory.drop()
+        self._turn.cancel()
+
+    def close(self) -> None:
+        """Stop, and give the turn's KV memory back, what was kept of it included; waits for the step that is under way."""
+        self.cancel()
+        self._turn.cancel(wait=True)
+
+    def _run(self) -> Generator[str, None, None]:
+        prefilled = first = last = 0.0
+        try:
+            for token, drawn in self._turn.tokens():
+                prefilled, last = prefilled or drawn, drawn
+                self._tokens.append(token)
+                piece = self._detokenizer.step(token)
+                if piece:
+                    first = first or drawn
+                    self._pieces.append(piece)
+                yield piece
+            self._finish_reason = self._turn.finish_reason
+        finally:
+            last = last or time.perf_counter()
+            decode = last - (first or last)
+            rate = (len(self._tokens) - 1) / decode if decode > 0 else 0.0
+            self._timings = AnswerTimings((prefilled or last) - self._asked, (first or last) - self._asked, decode, rate, self._restore_s)
+
+    def _to_stand_on(self, document: Document) -> Stand:
+        """For a question behind this answer. Raises InputError when it has not ended, or was about something else."""
+        if self.document.digest != document.digest:
+            raise InputError("the answer that this question follows is about another document")
+        if self._finish_reason is None:
+            raise InputError("the answer that this question follows has not been read to its end")
+        kept = self._memory.stand_on([*self._prompt, *self._tokens])
+        if kept is not None:
+            return kept
+        before = self.after._to_stand_on(document) if self.after else Stand()
+        return Stand(before.segments, before.rooms, (*before.unrun, *self._own, *self._tokens))
+
+
+def _abandon(turn: Turn, memory: TurnMemory, later: Callable[[Callable[[], None]], None]) -> None:
+    later(memory.drop)
+    turn.cancel()
