@@ -225,14 +225,12 @@ class Typesetter:
             patches.flags.writeable = False
             if self.cache is not None:
                 self.cache.put(name, patches)
-        return Page(sheet.number, sheet.crop[2], sheet.crop[3], patches, lines[:, [START, END]] + part.start, name)
+        return Page(sheet.number, sheet.crop[2], sheet.crop[3], patches, lines[:, : END + 1] + part.start, name)
 
     def _name(self, part: _Composed, sheet: Sheet, lines: NDArray[np.int64]) -> str:
         """The page's digest: its style, its text, and where every line of it stands. Whoever knows these knows every pixel."""
-        first, last = (int(lines[0, START]), int(lines[:, END].max())) if len(lines) else (0, 0)
-        placed = lines.copy()
-        placed[:, [START, END]] -= first
-        placed[:, PAGE] = 0
+        first, last = (int(lines[0, START]), int(lines[-1, END])) if len(lines) else (0, 0)
+        placed = lines - (first, first, int(lines[0, PAGE]), 0, 0, 0, 0, 0, 0) if len(lines) else lines
         levels = b"" if part.symbols.levels is None else part.symbols.levels[first:last].tobytes()
         return digest("page/2", self._identity, str(sheet.crop), placed.tobytes(), part.text[first:last], levels)
 
