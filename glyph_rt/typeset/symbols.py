@@ -80,8 +80,8 @@ class Symboliser:
     def _trained(self, codepoints: NDArray[np.uint32], kinds: NDArray[np.uint8]) -> NDArray[np.uint32]:
         """As the chain rewrites a text: runs of two and more spaces become no-break spaces, all other white space becomes one space."""
         symbols = codepoints.copy()
-        white = ((kinds & _WHITE) != 0) & (codepoints != _LINE_FEED)
         space = codepoints == _SPACE
+        white = space | (((kinds & _WHITE) != 0) & (codepoints != _LINE_FEED))
         after_space, before_space = _shifted(space), np.append(space[1:], False)
         fixed = space & (after_space | before_space)
         loose = white & ~fixed
@@ -90,7 +90,9 @@ class Symboliser:
         symbols[fixed | (codepoints == _NO_BREAK_SPACE)] = FIXED_SPACE
         symbols[(kinds & _INVISIBLE) != 0] = SKIP
         if self.style.newline_mark is not None:
-            symbols[codepoints == _LINE_FEED] = NEWLINE_MARK
+            mark = codepoints == _LINE_FEED
+            symbols[mark] = NEWLINE_MARK
+            symbols[loose & _shifted(mark)] = SKIP  # falls together with the mark's own space
         return symbols
 
     def _shaped(

@@ -23,7 +23,7 @@ from glyph_rt.typeset.pagination import page_starts
 from glyph_rt.typeset.style import ALIGNMENTS, Style, channels
 from glyph_rt.typeset.symbols import Symboliser, Symbols
 
-RENDERER_VERSION = 2  # raise when any pixel or line break may differ for the same style and text
+RENDERER_VERSION = 3  # raise when any pixel or line break may differ for the same style and text
 STRETCH = 1 << 16  # code points composed at a time; bounds the memory of a long text
 RUN = 2  # pages that a thread draws at a time, since handing work from thread to thread costs a tenth of a page
 _IDEOGRAPH = re.compile("[\u4e00-\u9fff]")  # what makes the reference chain break lines between any two characters

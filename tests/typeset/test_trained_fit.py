@@ -89,6 +89,24 @@ def test_pixels_are_the_chains(kind: str, change: dict[str, object]) -> None:
         assert np.abs(page.pixels().astype(int) - expected).mean() <= 0.1
 
 
+MARKS = {"newline-markup": '<font color="#FF0000"> \\n </font>'}
+
+
+@pytest.mark.skipif(reference_chain.missing() is not None, reason=str(reference_chain.missing()))
+@pytest.mark.parametrize("change", [{}, MARKS], ids=["lines", "marks"])
+def test_white_space_takes_the_room_that_it_takes_in_the_chain(change: dict[str, object]) -> None:
+    gaps = [f"{a}{b}" for a in ("", " ", "  ", "\t", "\n", "\n\n") for b in ("\t", " ", "  ", "\n")]
+    text = "".join(f"a{gap}b" for gap in gaps)
+    config = CONFIG | change
+    (page,) = Typesetter(Style.from_json(config, "chain")).pages(text)
+    (reference,) = reference_chain.render(text, config, png=False).pages
+    expected = reference_chain.preprocess(reference)
+    assert page.pixels().shape == expected.shape
+    assert (
+        np.abs(page.pixels().astype(int) - expected).mean() <= 0.2
+    )  # of half a page of nothing but marks; a space too many gives above 1.5
+
+
 def test_a_page_break_on_a_line_break_leaves_an_empty_row_as_in_the_chain() -> None:
     text = "\n".join(f"line {i}" for i in range(30))
     typesetter = _small()
