@@ -39,7 +39,7 @@ def test_an_engine_is_built_listed_verified_refused_and_pruned(home: Path) -> No
     assert (home / "config/glyph-rt/engine.key").stat().st_mode & 0o777 == 0o600
 
     listed = glyph_rt("engines", "list").stdout
-    assert entry.name in listed and "8.9 (any such GPU)" in listed and "1 engines" in listed
+    assert entry.name in listed and "8.9 (any such GPU), modern-fp16-grey" in listed and "1 engines" in listed
     assert f"{entry.name}  sound" in glyph_rt("engines", "verify").stdout
     (entry / "engine.plan").write_bytes(b"tampered")
     verified = glyph_rt("engines", "verify")

@@ -36,9 +36,11 @@ if TYPE_CHECKING:
 class BuildOptions:
     model: Path | None
     profile: str
+    colour: bool = False
     onnx: Path | None = None
     out: Path | None = None
     limit: int = DEFAULT_LIMIT  # bytes
+    device: str = "auto"  # library that runs the proof: see GpuUse
 
 
 def run(options: BuildOptions) -> None:
@@ -76,10 +78,11 @@ class _Job:
         from glyph_rt.export.graph_file import GraphFile
 
         trt, checkpoint = self.trt, self.checkpoint
-        graph = GraphFile.open(self.options.onnx or _exported(checkpoint, GraphKind(profile.flavour, profile.precision)))
+        kind = GraphKind(profile.flavour, profile.precision, self.options.colour)
+        graph = GraphFile.open(self.options.onnx or _exported(checkpoint, kind))
         facts = GraphFacts.read(graph.metadata, graph.path, checkpoint)
-        if facts.kind.name != f"{profile.flavour}-{profile.precision}-grey":
-            raise BuildError(f"{graph.path} is {facts.kind.name}; profile {profile.name} wants {profile.flavour}-{profile.precision}-grey")
+        if facts.kind != kind:
+            raise BuildError(f"{graph.path} is {facts.kind.name}; profile {profile.name} wants {kind.name}")
         store = EngineStore(self.options.out or default_engines(), limit=self.options.limit)
         timings = store.root / f".timings-{trt.version}"  # TensorRT checks for itself whose they are
         with _bar(f"{profile.name}, {trt.flavour} {trt.version}") as progress:
@@ -87,8 +90,8 @@ class _Job:
             built = build_engine(trt, graph, profile, int(facts.depth), known, progress)
         manifest = self._manifest(profile, facts, graph.digest, built)
         if self.gpu is not None and self.gpu.compute_capability == profile.compute_capability:
-            golden = Golden.load(golden_path(checkpoint, default_store(), colour=False), checkpoint.digest)
-            parity = prove(checkpoint, Engine(manifest, built.plan), trt, golden)
+            golden = Golden.load(golden_path(checkpoint, default_store(), kind.colour), checkpoint.digest)
+            parity = prove(checkpoint, Engine(manifest, built.plan), trt, golden, self.options.device)
             manifest = dataclasses.replace(manifest, parity={"cosine": parity.cosine, "error": parity.error})
         path = store.publish(manifest, built.plan)
         if built.timing_cache is not None:
@@ -113,6 +116,7 @@ class _Job:
             profile_digest=profile.digest,
             flavour=facts.flavour,
             precision=facts.precision,
+            colour=facts.kind.colour,
             plan_digest=sha256(built.plan).hexdigest(),
             plan_bytes=built.plan.nbytes,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -123,9 +127,9 @@ class _Job:
         )
 
 
-def prove(checkpoint: Checkpoint, engine: Engine, trt: TensorRT, golden: Golden) -> Parity:
+def prove(checkpoint: Checkpoint, engine: Engine, trt: TensorRT, golden: Golden, library: str = "auto") -> Parity:
     """Run a new engine on the golden pages. Raises ParityError, with the figures, when it does not reproduce them."""
-    return check(TensorRTEncoder(checkpoint, engine, trt, open_device()), golden, engine.manifest.precision)
+    return check(TensorRTEncoder(checkpoint, engine, trt, open_device(library)), golden, engine.manifest.precision)
 
 
 def _exported(checkpoint: Checkpoint, kind: GraphKind) -> Path:

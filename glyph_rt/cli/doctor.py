@@ -15,19 +15,20 @@ import torch
 
 from glyph_rt.memory import GIB
 from glyph_rt.runtime import Runtime, probe_page
-from glyph_rt.vision import default_store, open_encoder
+from glyph_rt.vision import GpuUse, default_store, open_encoder
 from glyph_rt.vision.candidates import ORACLE, candidates
 from glyph_rt.vision.select import Trial, survey
 
 _PACKAGES = ("glyph-rt", "torch", "transformers", "onnxruntime", "tokenizers", "freetype-py", "tensorrt", "tensorrt-rtx")
 
 
-def run(model: Path | None, as_json: bool) -> None:
+def run(model: Path | None, device: str, as_json: bool) -> None:
+    use = GpuUse(device)
     with Runtime.open(model, encoder="torch") as runtime:
         checkpoint, probe, store = runtime.checkpoint, probe_page(runtime.typesetter), default_store()
         # Measured again: what start-up remembers may be of a busier hour, or from before a library was mended.
-        trials = survey(checkpoint, candidates(checkpoint, store), probe, store, again=True)
-        chosen = open_encoder(checkpoint, "auto", probe, store).name
+        trials = survey(checkpoint, candidates(checkpoint, store, use), probe, store, again=True)
+        chosen = open_encoder(checkpoint, "auto", probe, store, use).name
         facts = _box() | _parts(runtime, chosen)
     rows = [_row(trial, trial.name == chosen) for trial in trials]
     if as_json:

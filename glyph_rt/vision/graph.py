@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError, OptionError
+from glyph_rt.identity import digest
 from glyph_rt.vision.tower import COLOUR_PATCH_BYTES, PATCH_BYTES
 
 # opset by flavour. portable spells attention out, so that every ONNX Runtime and TensorRT 10.3 take it; modern has one Attention
@@ -113,3 +115,13 @@ class GraphFacts:
 def graph_folder(checkpoint: Checkpoint, store: Path) -> Path:
     """Where `store` keeps everything exported from `checkpoint`: named by its weights, so a changed model never meets an old graph."""
     return store / checkpoint.digest[:16]
+
+
+def graph_digest(path: Path) -> str:
+    """Identity of a graph: of its file, and of the weights beside it. Reads them once."""
+    fields: list[str] = []
+    for file in (path, Path(f"{path}.data")):
+        if file.is_file():
+            with file.open("rb") as stream:
+                fields.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return digest("graph/1", *fields)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError
+from glyph_rt.vision.device import GpuUse
 from glyph_rt.vision.geometry import VisionGeometry
 from glyph_rt.vision.graph import INPUTS, OUTPUT
 from glyph_rt.vision.onnx_encoder import OnnxEncoder, open_session, position_table
@@ -28,16 +29,19 @@ class OnnxCudaEncoder(OnnxEncoder):
     would run everything there without a word.
     """
 
-    def __init__(self, checkpoint: Checkpoint, path: Path, device: int = 0) -> None:
+    def __init__(self, checkpoint: Checkpoint, path: Path, use: GpuUse | None = None) -> None:
         if not torch.cuda.is_available():
             raise EncoderError("ONNX Runtime's CUDA provider needs a GPU that torch can use; choose --encoder onnx or torch")
+        use = use or GpuUse()
         # One stream for uploads, the graph and the download. On a stream of its own, ONNX Runtime would not wait for the uploads.
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._device = torch.device("cuda", device)
+        self._device = torch.device("cuda", use.index)
+        self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         options = ort.SessionOptions()
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        provider = ("CUDAExecutionProvider", {"device_id": device, "user_compute_stream": str(self._stream.cuda_stream)})
-        self._session, self.facts = open_session(checkpoint, path, [provider], options)
+        provider = {"device_id": use.index, "user_compute_stream": str(self._stream.cuda_stream)}
+        if use.workspace is not None:  # the arena holds the weights too; what cuBLAS and cuDNN take for themselves is beside it
+            provider |= {"gpu_mem_limit": str(use.workspace + _weight_bytes(path)), "arena_extend_strategy": "kSameAsRequested"}
+        self._session, self.facts = open_session(checkpoint, path, [("CUDAExecutionProvider", provider)], options)
         if self._session.get_providers()[0] != "CUDAExecutionProvider":
             raise EncoderError("ONNX Runtime could not load its CUDA provider; install onnxruntime-gpu with its CUDA and cuDNN libraries")
         self.name = f"onnx-cuda-{self.facts.kind.name}"
@@ -57,3 +61,8 @@ class OnnxCudaEncoder(OnnxEncoder):
             binding.bind_output(OUTPUT, "cuda", self._device.index, _ONNX_TYPES[tokens.dtype], shape, tokens.data_ptr())
             self._session.run_with_iobinding(binding)
             return tokens.float().cpu()  # waits for this stream
+
+
+def _weight_bytes(path: Path) -> int:
+    """Of a graph's weights, wherever they lie."""
+    return sum(file.stat().st_size for file in (path, Path(f"{path}.data")) if file.is_file())

@@ -43,7 +43,7 @@ def fitted(patches: NDArray[np.uint8], patch_bytes: int, encoder: str) -> NDArra
     if patches.shape[-1] != patch_bytes:
         raise EncoderError(
             f"the {encoder} encoder takes grey pages only; choose a --style without colour, or --encoder torch, "
-            "or run glyph-rt export --colour"
+            "or export and build with --colour"
         )
     return np.ascontiguousarray(patches)
 

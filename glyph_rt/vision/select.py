@@ -21,6 +21,7 @@ from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError, GlyphError, OptionError, ParityError
 from glyph_rt.identity import digest
 from glyph_rt.vision.candidates import ORACLE, Candidate, candidates
+from glyph_rt.vision.device import GpuUse
 from glyph_rt.vision.encoder import VisionEncoder
 from glyph_rt.vision.golden import Golden, Parity, check
 from glyph_rt.vision.graph import graph_folder
@@ -54,17 +55,18 @@ class Trial:
     error: float = 0.0  # the largest difference from the oracle, relative to its range
 
 
-def open_encoder(checkpoint: Checkpoint, choice: str, probe: ProbePage, store: Path) -> VisionEncoder:
+def open_encoder(checkpoint: Checkpoint, choice: str, probe: ProbePage, store: Path, use: GpuUse | None = None) -> VisionEncoder:
     """The encoder `choice` names: "torch" is the oracle, "auto" the fastest of all, "onnx" and "tensorrt" the fastest of their kind.
 
     Whatever it is, unless it is the oracle itself, it reproduced the golden pages just now. Candidates that do not are logged with their
-    figures, and the next fastest serves. Raises OptionError for an unknown choice, EncoderError when nothing that `choice` names can serve.
+    figures, and the next fastest serves. `use` says how the GPU may be used, if there is one. Raises OptionError for an unknown choice,
+    EncoderError when nothing that `choice` names can serve.
     """
     if choice.partition("-")[0] not in CHOICES:
         raise OptionError(f"no vision encoder {choice!r}; choose one of: {', '.join(CHOICES)}, or a name that glyph-rt doctor lists")
     if choice == ORACLE or (choice == "auto" and not store.is_dir()):  # before the digest, which reads every weight
         return TorchEncoder(checkpoint)
-    found = [c for c in candidates(checkpoint, store) if choice == "auto" or c.answers_to(choice)] if store.is_dir() else []
+    found = [c for c in candidates(checkpoint, store, use) if choice == "auto" or c.answers_to(choice)] if store.is_dir() else []
     if not found:
         what, command = ("engine", "build --profile NAME") if choice.startswith("tensorrt") else ("exported graph", "export")
         raise EncoderError(

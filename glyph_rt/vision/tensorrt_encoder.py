@@ -20,14 +20,13 @@ from torch import Tensor
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError
 from glyph_rt.memory import MIB
-from glyph_rt.vision.device import Buffer, Device, Event, Pinned, Stream, open_device
+from glyph_rt.vision.device import Buffer, Device, Event, GpuUse, Pinned, Stream, open_device
 from glyph_rt.vision.gpu import Gpu, find_gpu
 from glyph_rt.vision.graph import INPUTS, OUTPUT
 from glyph_rt.vision.manifest import Wanted
-from glyph_rt.vision.onnx_encoder import position_table
+from glyph_rt.vision.onnx_encoder import fitted, position_table
 from glyph_rt.vision.store import Engine, EngineStore
 from glyph_rt.vision.torch_encoder import checked_finite, geometry_cache
-from glyph_rt.vision.tower import PATCH_BYTES
 from glyph_rt.vision.trt_api import Flavour, ICudaEngine, IExecutionContext, TensorRT, load
 
 PATCHES = INPUTS[0]
@@ -72,11 +71,12 @@ class TensorRTEncoder:
     def __init__(self, checkpoint: Checkpoint, engine: Engine, trt: TensorRT, device: Device, budget: int | None = None) -> None:
         vision = checkpoint.config.vision_config
         made = engine.manifest
-        self.name = f"{trt.flavour}-{made.flavour}-{made.precision}-grey"
+        self.name = f"{trt.flavour}-{made.kind.name}"
         self.out_hidden = int(vision.out_hidden_size)
         self.geometry = geometry_cache(checkpoint, position_table(checkpoint))
         self._trt, self._device = trt, device
-        self._widths = dict(zip(INPUTS, (PATCH_BYTES, vision.hidden_size, *2 * (vision.hidden_size // vision.num_heads,)), strict=True))
+        head_dim = vision.hidden_size // vision.num_heads
+        self._widths = dict(zip(INPUTS, (made.kind.patch_bytes, vision.hidden_size, head_dim, head_dim), strict=True))
         self._lock = threading.Lock()  # one stream, one scratch memory
         self._shapes: OrderedDict[tuple[int, int], _Shape] = OrderedDict()
         self._page_size: tuple[int, int] | None = None  # whose geometry is on the device
@@ -89,26 +89,20 @@ class TensorRTEncoder:
 
     @classmethod
     def open(
-        cls,
-        checkpoint: Checkpoint,
-        onnx_digest: str,
-        store: EngineStore,
-        flavour: Flavour,
-        library: str = "torch",
-        budget: int | None = None,
+        cls, checkpoint: Checkpoint, onnx_digest: str, store: EngineStore, flavour: Flavour, use: GpuUse | None = None
     ) -> TensorRTEncoder:
         """The encoder of this box's engine for a graph. Raises EncoderError, or EngineRefusedError with why no engine may be loaded."""
-        gpu: Gpu | None = find_gpu()
+        use = use or GpuUse()
+        gpu: Gpu | None = find_gpu(use.index)
         if gpu is None:  # before TensorRT is asked for anything: without a driver, some of its versions crash
             raise EncoderError("TensorRT needs an NVIDIA GPU with a working driver; choose another --encoder")
         trt = load(flavour)
         engine = store.find(Wanted(checkpoint.digest, onnx_digest, trt.flavour, trt.version, gpu))
-        return cls(checkpoint, engine, trt, open_device(library), budget)
+        return cls(checkpoint, engine, trt, open_device(use.library, use.index), use.workspace)
 
     def encode(self, patches: NDArray[np.uint8], width: int, height: int) -> Tensor:
-        pages, count, width_bytes = patches.shape
-        if width_bytes != PATCH_BYTES:
-            raise EncoderError("this engine takes grey pages only; choose a --style without colour, or another --encoder")
+        patches = fitted(patches, self._widths[PATCHES], self.name)
+        pages, count, _ = patches.shape
         chosen = self._range(count, width, height)
         most = chosen.pages[1]
         waiting: deque[tuple[_Slot, int]] = deque()
@@ -206,6 +200,9 @@ class TensorRTEncoder:
         names = {loaded.get_tensor_name(i) for i in range(loaded.num_io_tensors)}
         if names != {*INPUTS, OUTPUT}:
             raise EncoderError(f"engine {engine.manifest.name} is no vision tower of ours: it has {', '.join(sorted(names))}")
+        found = loaded.get_tensor_profile_shape(PATCHES, 0)[0][-1]
+        if found != self._widths[PATCHES]:
+            raise EncoderError(f"engine {engine.manifest.name} takes patches of {found} bytes; its manifest says {self._widths[PATCHES]}")
         return loaded
 
     def _allocate(self, budget: int | None) -> None:
@@ -213,7 +210,7 @@ class TensorRTEncoder:
         rows = max(r.patches[1] for r in self.ranges)  # of positions and rope
         calls = [(r.pages[1], r.patches[1]) for r in self.ranges]
         sizes = {name: 4 * rows * self._widths[name] for name in INPUTS[1:]}
-        sizes[PATCHES] = max(pages * count for pages, count in calls) * PATCH_BYTES
+        sizes[PATCHES] = max(pages * count for pages, count in calls) * self._widths[PATCHES]
         sizes[OUTPUT] = max(self._token_bytes(*call) for call in calls)
         scratch = max(self._engine.get_device_memory_size_for_profile_v2(r.index) for r in self.ranges)
         self.device_bytes = sum(sizes.values()) + scratch

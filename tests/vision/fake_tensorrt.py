@@ -167,7 +167,8 @@ class ICudaEngine:
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Shape]:
         least, most = self._fake.ranges[profile_index]
-        return [(*least, 196), (*most, 196), (*most, 196)]
+        width = self._fake.faults.get("patch_bytes", 196)
+        return [(*least, width), (*most, width), (*most, width)]
 
     def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
         pages, patches = self._fake.ranges[profile_index][1]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,16 +18,18 @@ from glyph_rt.export.vision import export_vision
 from safetensors.torch import save_file
 
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.errors import EncoderError, NonFiniteError, OptionError, ParityError
-from glyph_rt.vision import open_encoder, select
+from glyph_rt.errors import EncoderError, EngineRefusedError, NonFiniteError, OptionError, ParityError
+from glyph_rt.vision import open_encoder, select, tensorrt_encoder
 from glyph_rt.vision.candidates import candidates
 from glyph_rt.vision.golden import check, golden_path
-from glyph_rt.vision.graph import GraphKind, graph_folder
+from glyph_rt.vision.graph import GraphKind, graph_digest, graph_folder
 from glyph_rt.vision.manifest import Manifest
 from glyph_rt.vision.onnx_encoder import OnnxEncoder
 from glyph_rt.vision.store import EngineStore
 from glyph_rt.vision.torch_encoder import TorchEncoder
+from glyph_rt.vision.trt_api import TensorRT
 from tests.vision.parts import GREY, RED, distance, pages_of, probe, random_tower, stacked
+from tests.vision.test_store import ADA, PLAN_BYTES, manifest
 
 FP32, BF16 = GraphKind(), GraphKind("modern", "bf16")
 
@@ -148,20 +151,47 @@ def test_without_its_golden_pages_a_graph_is_not_used(checkpoint: Checkpoint, st
 def test_an_engine_without_a_gpu_is_passed_over(
     checkpoint: Checkpoint, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("glyph_rt.vision.tensorrt_encoder.find_gpu", lambda: None)
+    monkeypatch.setattr("glyph_rt.vision.tensorrt_encoder.find_gpu", lambda _: None)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    plan = b"a plan"
-    made_by = {"tensorrt": "tensorrt-rtx", "version": "1.7", "gpu": "any", "compute_capability": "8.9", "driver": "any"}
-    graph = {"onnx_digest": "graph", "profile": "rtx-4090", "profile_digest": "p", "flavour": "modern", "precision": "fp16"}
-    build = {"created": "today", "fused": 2, "depth": 2, "build_seconds": 1.0, "scratch_bytes": 1}
-    identity = {"plan_digest": hashlib.sha256(plan).hexdigest(), "plan_bytes": len(plan)}
     for model in (checkpoint.digest, "another model"):
-        EngineStore(store / "tensorrt").publish(Manifest(model_digest=model, **made_by, **graph, **build, **identity), memoryview(plan))
+        publish(store, manifest(PLAN_BYTES, model_digest=model, tensorrt="tensorrt-rtx", gpu="any", driver="any"))
     assert names(checkpoint, store)[2:] == ["tensorrt-rtx-modern-fp16-grey"]
     for choice in ("tensorrt", "tensorrt-rtx-modern-fp16-grey"):
         with pytest.raises(EncoderError, match="TensorRT needs an NVIDIA GPU"):
             open_encoder(checkpoint, choice, probe(), store)
     assert not open_encoder(checkpoint, "auto", probe(), store).name.startswith("tensorrt")
+
+
+def test_an_engine_of_a_graph_that_was_exported_again_is_stale(
+    checkpoint: Checkpoint, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    trt: Any = SimpleNamespace(__version__="10.16.1.11")
+    monkeypatch.setattr(tensorrt_encoder, "find_gpu", lambda _: ADA)
+    monkeypatch.setattr(tensorrt_encoder, "load", lambda _: TensorRT(trt, "tensorrt"))
+    graph = FP32.path(checkpoint, store)
+    of_graph = {"model_digest": checkpoint.digest, "flavour": "portable", "precision": "fp32"}
+
+    def refusal() -> EncoderError:
+        """Why the engine cannot serve; one that is as it should be fails later, since there is no GPU."""
+        with pytest.raises(EncoderError) as caught:
+            open_encoder(checkpoint, "tensorrt", probe(), store)
+        return caught.value
+
+    publish(store, manifest(PLAN_BYTES, onnx_digest=graph_digest(graph), **of_graph))
+    assert "torch has no GPU here" in str(refusal())
+    bend(graph)  # as exporting again with another version would
+    stale = refusal()
+    assert isinstance(stale, EngineRefusedError) and stale.reason == "stale"
+    publish(store, manifest(PLAN_BYTES, onnx_digest=graph_digest(graph), **of_graph))
+    assert names(checkpoint, store).count("tensorrt-portable-fp32-grey") == 1, "the stale one beside it is no candidate of its own"
+    assert "torch has no GPU here" in str(refusal())
+    graph.unlink()
+    assert "torch has no GPU here" in str(refusal())
+
+
+def publish(store: Path, made: Manifest) -> None:
+    EngineStore(store / "tensorrt").publish(made, memoryview(PLAN_BYTES))
 
 
 def test_foreign_old_and_broken_graphs_are_refused(checkpoint: Checkpoint, store: Path, tmp_path: Path) -> None:
