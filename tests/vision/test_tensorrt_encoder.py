@@ -244,7 +244,7 @@ def test_a_device_without_a_gpu_is_a_typed_error() -> None:
         open_device("torch")
     with pytest.raises(EncoderError, match="pycuda has no GPU here"):
         open_device("pycuda")
-    with pytest.raises(EncoderError, match="torch has no GPU here .*; pycuda has no GPU here"):
+    with pytest.raises(EncoderError, match=r"torch has no GPU here .*; pycuda has no GPU here"):
         open_device("auto")
     with pytest.raises(OptionError, match="choose auto, torch or pycuda"):
         open_device("jax")
