@@ -101,6 +101,13 @@ class Profile(_Part):
         return digest("engine-profile/1", self.model_dump_json(exclude={"name", "gpu"}))
 
 
+def of_page(profile: Profile, width: int, height: int) -> Profile:
+    """The profile for one page of this size in px, and nothing else."""
+    one = PageSizes(min=(width, height), opt=(width, height), max=(width, height))
+    shapes = PageShapes.model_validate({"pages": Pages(min=1, opt=1, max=1), "page-size": one})
+    return profile.model_copy(update={"shapes": (shapes,)})
+
+
 def profile_names() -> list[str]:
     return sorted(path.stem for path in PROFILES.glob("*.yaml"))
 

@@ -15,20 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.errors import BuildError, ParityError
+from glyph_rt.errors import BuildError, EncoderError, ParityError
 from glyph_rt.memory import MIB
 from glyph_rt.vision import default_store
 from glyph_rt.vision.device import open_device
-from glyph_rt.vision.golden import Golden, Parity, check, golden_path
+from glyph_rt.vision.golden import Golden, check, explained, golden_path
 from glyph_rt.vision.gpu import Gpu, find_gpu
 from glyph_rt.vision.graph import GraphFacts, GraphKind
 from glyph_rt.vision.manifest import AHEAD, Manifest
+from glyph_rt.vision.parity import Parity
 from glyph_rt.vision.store import DEFAULT_LIMIT, Engine, EngineStore, default_engines
-from glyph_rt.vision.tensorrt_encoder import TensorRTEncoder
+from glyph_rt.vision.tensorrt_encoder import ObservedTensorRTEncoder, TensorRTEncoder
 from glyph_rt.vision.trt_api import Progress, TensorRT, load
 
 if TYPE_CHECKING:
     from glyph_rt.export.build import BuiltEngine
+    from glyph_rt.export.graph_file import GraphFile
     from glyph_rt.export.profiles import Profile
 
 
@@ -59,7 +61,7 @@ def run(options: BuildOptions) -> None:
     except ParityError as error:  # this model family can overflow in fp16; bf16 has fp32's range
         if profile.precision != "fp16" or options.onnx is not None:
             raise
-        print(f"glyph-rt: {error}; building in bf16 instead", file=sys.stderr)
+        print(f"{error.report}\nglyph-rt: {error}; building in bf16 instead".lstrip(), file=sys.stderr)
         job.build(profile.model_copy(update={"precision": "bf16"}))
 
 
@@ -91,7 +93,10 @@ class _Job:
         manifest = self._manifest(profile, facts, graph.digest, built)
         if self.gpu is not None and self.gpu.compute_capability == profile.compute_capability:
             golden = Golden.load(golden_path(checkpoint, default_store(), kind.colour), checkpoint.digest)
-            parity = prove(checkpoint, Engine(manifest, built.plan), trt, golden, self.options.device)
+            try:
+                parity = prove(checkpoint, Engine(manifest, built.plan), trt, golden, self.options.device)
+            except ParityError as error:
+                raise self._explained(error, graph, profile, manifest, golden) from None
             manifest = dataclasses.replace(manifest, parity={"cosine": parity.cosine, "error": parity.error})
         path = store.publish(manifest, built.plan)
         if built.timing_cache is not None:
@@ -101,6 +106,20 @@ class _Job:
             print(f"glyph-rt: WARNING: only {built.fusion}; this engine will be slow and want gigabytes more", file=sys.stderr)
         if not manifest.parity:
             print("not run: this box lacks the GPU; it must reproduce the golden pages wherever it is loaded", file=sys.stderr)
+
+    def _explained(self, error: ParityError, graph: GraphFile, profile: Profile, manifest: Manifest, golden: Golden) -> ParityError:
+        """`error` with a report per block: of a second build that shows its residual stream, made for the golden page that failed alone."""
+        from glyph_rt.export.build import build_engine
+        from glyph_rt.export.profiles import of_page
+
+        page = next(page for page in golden.pages if page.name == error.page)
+        print(f"glyph-rt: {error}; building again to see at which block", file=sys.stderr)
+        try:
+            shown = build_engine(self.trt, graph, of_page(profile, page.width, page.height), manifest.depth, observed=True)
+            encoder = ObservedTensorRTEncoder(self.checkpoint, Engine(manifest, shown.plan), self.trt, open_device(self.options.device))
+        except EncoderError as problem:  # which is no reason to lose what is already known
+            return ParityError(f"{error}; it could not be built again to be looked into ({problem})", error.page)
+        return explained(error, encoder, page, profile.precision)
 
     def _manifest(self, profile: Profile, facts: GraphFacts, onnx_digest: str, built: BuiltEngine) -> Manifest:
         ahead = self.gpu is None or self.trt.flavour == "tensorrt-rtx"  # whose plans are finished on the GPU that loads them

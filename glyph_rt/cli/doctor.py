@@ -74,14 +74,14 @@ def _row(trial: Trial, chosen: bool) -> dict[str, Any]:
     """One candidate, for people and programs."""
     row: dict[str, Any] = {"name": trial.name, "chosen": chosen, "usable": not trial.problem}
     if trial.problem:
-        return row | {"problem": trial.problem}
+        return row | {"problem": trial.problem, "report": trial.report.splitlines()}
     return row | {"ms_per_page": round(1e3 * trial.seconds, 3), "lowest_cosine": trial.cosine, "largest_error": trial.error}
 
 
 def _line(row: dict[str, Any]) -> str:
     name = f"{'*' if row['chosen'] else ' '} {row['name']:28}"
     if not row["usable"]:
-        return f"{name} not used: {row['problem']}"
+        return "\n".join([f"{name} not used: {row['problem']}", *(f"{'':30} {line}" for line in row["report"])])
     why = "  chosen: the fastest that reproduces the golden pages" if row["chosen"] else ""
     parity = "  the oracle" if row["name"] == ORACLE else f"{row['lowest_cosine']:12.6f} {row['largest_error']:14.1e}"
     return f"{name}{row['ms_per_page']:10.3f} {parity}{why}"

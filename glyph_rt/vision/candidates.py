@@ -36,6 +36,7 @@ class Candidate:
     signature: str  # changes whenever what it runs does; remembered timings hang on it
     golden: Path  # the pages it has to reproduce
     open: Callable[[Golden], VisionEncoder]
+    on_gpu: bool = False  # where kernels are chosen by the page's size
 
     def answers_to(self, choice: str) -> bool:
         """Whether `choice` names it: its name, or the beginning of it up to a dash. "torch" is the oracle alone."""
@@ -63,7 +64,7 @@ def _torch(checkpoint: Checkpoint, store: Path, device: str, precision: str, col
     def open_torch(_: Golden) -> VisionEncoder:
         return TorchEncoder(checkpoint, device, precision)
 
-    return Candidate(torch_name(device, precision), precision, "", golden_path(checkpoint, store, colour), open_torch)
+    return Candidate(torch_name(device, precision), precision, "", golden_path(checkpoint, store, colour), open_torch, device != "cpu")
 
 
 def _of_graph(checkpoint: Checkpoint, store: Path, kind: GraphKind, use: GpuUse) -> Iterator[Candidate]:
@@ -80,7 +81,8 @@ def _of_graph(checkpoint: Checkpoint, store: Path, kind: GraphKind, use: GpuUse)
             return encoder
 
         signature = digest("graph-file/2", kind.name, _stamp(path))
-        yield Candidate(f"{prefix}-{kind.name}", kind.precision, signature, golden_path(checkpoint, store, kind.colour), open_graph)
+        golden, on_gpu = golden_path(checkpoint, store, kind.colour), prefix == "onnx-cuda"
+        yield Candidate(f"{prefix}-{kind.name}", kind.precision, signature, golden, open_graph, on_gpu)
 
 
 def _of_engines(checkpoint: Checkpoint, store: Path, use: GpuUse) -> Iterator[Candidate]:
@@ -108,7 +110,7 @@ def _of_engines(checkpoint: Checkpoint, store: Path, use: GpuUse) -> Iterator[Ca
         plans = (field for manifest in manifests for field in (manifest.onnx_digest, manifest.plan_digest))
         signature = digest("engines/1", _stamp(path), use.library, use.workspace or 0, use.index, *plans)
         golden = golden_path(checkpoint, store, kind.colour)
-        yield Candidate(f"{flavour}-{kind.name}", kind.precision, signature, golden, open_engine)
+        yield Candidate(f"{flavour}-{kind.name}", kind.precision, signature, golden, open_engine, on_gpu=True)
 
 
 def _stamp(path: Path) -> str:

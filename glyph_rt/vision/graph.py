@@ -19,7 +19,7 @@ FLAVOURS = {"portable": 18, "modern": 23}
 PRECISIONS = ("fp32", "fp16", "bf16")
 INPUTS = ("patches", "positions", "cos", "sin")
 OUTPUT = "visual_tokens"  # [pages, visual tokens, out_hidden] in the graph's precision
-EXPORTER = "2"  # raised whenever the same checkpoint would give another graph, or other metadata
+EXPORTER = "3"  # raised whenever the same checkpoint would give another graph, or other metadata
 _PREFIX = "glyph_rt."
 
 
@@ -110,6 +110,11 @@ class GraphFacts:
     def metadata(self) -> dict[str, str]:
         """As it is stored in the ONNX file."""
         return {_PREFIX + name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def stages(depth: int) -> tuple[str, ...]:
+    """Names of the residual stream [pages, patches, hidden] where an encoder can be looked into: values of the graph, not its outputs."""
+    return ("embedding", *(f"block_{index}" for index in range(depth)))
 
 
 def graph_folder(checkpoint: Checkpoint, store: Path) -> Path:

@@ -41,6 +41,7 @@ class OnnxCudaEncoder(OnnxEncoder):
         provider = {"device_id": use.index, "user_compute_stream": str(self._stream.cuda_stream)}
         if use.workspace is not None:  # the arena holds the weights too; what cuBLAS and cuDNN take for themselves is beside it
             provider |= {"gpu_mem_limit": str(use.workspace + _weight_bytes(path)), "arena_extend_strategy": "kSameAsRequested"}
+        self._path, self._provider = path, ("CUDAExecutionProvider", {"device_id": use.index})  # to look into; on its own stream
         self._session, self.facts = open_session(checkpoint, path, [("CUDAExecutionProvider", provider)], options)
         if self._session.get_providers()[0] != "CUDAExecutionProvider":
             raise EncoderError("ONNX Runtime could not load its CUDA provider; install onnxruntime-gpu with its CUDA and cuDNN libraries")

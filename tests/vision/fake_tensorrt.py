@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from glyph_rt.vision.device import Buffer, Pinned
-from glyph_rt.vision.graph import INPUTS, OUTPUT
+from glyph_rt.vision.graph import INPUTS, OUTPUT, stages
 
 Shape = tuple[int, ...]
 
@@ -126,6 +126,7 @@ class FakeTensorRT:
 
     def __init__(self, device: FakeDevice, tower: Callable[..., torch.Tensor], ranges: list[tuple[Shape, Shape]], **faults: Any) -> None:
         self.device, self.tower, self.ranges, self.faults = device, tower, ranges, faults
+        self.stages = stages(len(tower.blocks)) if faults.get("shows_stream") else ()  # type: ignore[attr-defined]
         self.contexts: list[IExecutionContext] = []
         self.deserialized: list[bytes] = []
 
@@ -155,7 +156,7 @@ class Runtime:
 class ICudaEngine:
     def __init__(self, fake: FakeTensorRT) -> None:
         self._fake = fake
-        self._names = [*INPUTS, OUTPUT] if not fake.faults.get("other_names") else ["input", "output"]
+        self._names = [*INPUTS, OUTPUT, *fake.stages] if not fake.faults.get("other_names") else ["input", "output"]
         self.num_io_tensors = len(self._names)
         self.num_optimization_profiles = len(fake.ranges)
 
@@ -226,7 +227,7 @@ class IExecutionContext:
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         assert stream_handle == FakeStream.handle and self._fake.device.depth
-        assert self.infer_shapes() == [] and self._addresses.keys() == {*INPUTS, OUTPUT}
+        assert self.infer_shapes() == [] and self._addresses.keys() == {*INPUTS, OUTPUT, *self._fake.stages}
         assert self._scratch >= self.update_device_memory_size_for_shapes()
         if self._fake.faults.get("fails"):
             return False
@@ -235,10 +236,15 @@ class IExecutionContext:
         return True
 
     def _compute(self) -> None:
-        tokens = self._fake.tower(*(self._input(name) for name in INPUTS))
+        inputs = [self._input(name) for name in INPUTS]
+        self._write(OUTPUT, self._fake.tower(*inputs))
+        for name, values in zip(self._fake.stages, self._fake.tower.stream(*inputs), strict=False):  # type: ignore[attr-defined]
+            self._write(name, values)
+
+    def _write(self, name: str, values: torch.Tensor) -> None:
         kind = (torch.float32, torch.float16, torch.bfloat16)[self._fake.faults.get("dtype", FakeTensorRT.DataType.HALF)]
-        data = tokens.to(kind).contiguous().view(torch.uint8).numpy().reshape(-1)
-        self._fake.device.at[self._addresses[OUTPUT]][: data.size] = data
+        data = values.to(kind).contiguous().view(torch.uint8).numpy().reshape(-1)
+        self._fake.device.at[self._addresses[name]][: data.size] = data
 
     def _input(self, name: str) -> torch.Tensor:
         shape, memory = self._shapes[name], self._fake.device.at[self._addresses[name]]

@@ -16,14 +16,14 @@ from glyph_rt.cli import build
 from glyph_rt.errors import EncoderError, EngineRefusedError, NonFiniteError, OptionError, ParityError
 from glyph_rt.vision import tensorrt_encoder
 from glyph_rt.vision.device import Device, open_device
-from glyph_rt.vision.golden import Golden, GoldenPage
+from glyph_rt.vision.golden import Golden, look_into
 from glyph_rt.vision.store import Engine, EngineStore
-from glyph_rt.vision.tensorrt_encoder import PAGE_SHAPES, TensorRTEncoder
+from glyph_rt.vision.tensorrt_encoder import PAGE_SHAPES, ObservedTensorRTEncoder, TensorRTEncoder
 from glyph_rt.vision.torch_encoder import TorchEncoder
 from glyph_rt.vision.trt_api import TensorRT
 from tests.vision import fake_tensorrt
 from tests.vision.fake_tensorrt import FakeDevice, FakeTensorRT
-from tests.vision.parts import GREY, RED, distance, pages_of, stacked
+from tests.vision.parts import GREY, RED, distance, golden_page, pages_of, stacked
 from tests.vision.test_store import ADA, manifest
 from tests.vision.test_trt_api import recorded
 
@@ -47,7 +47,8 @@ class Box:
         self.device = FakeDevice(graphs)
         self.trt = FakeTensorRT(self.device, self.oracle.tower, ranges or RANGES, **{"patch_bytes": 588 if colour else 196} | faults)
         made = manifest(PLAN, colour=colour)
-        self.encoder = TensorRTEncoder(checkpoint, Engine(made, memoryview(PLAN)), TensorRT(self.trt, "tensorrt"), self.device, budget)
+        encoder_class = ObservedTensorRTEncoder if faults.get("shows_stream") else TensorRTEncoder
+        self.encoder = encoder_class(checkpoint, Engine(made, memoryview(PLAN)), TensorRT(self.trt, "tensorrt"), self.device, budget)
 
     def check(self, count: int, width: int, height: int, tolerance: float = 2e-3) -> None:
         patches = pages(count, width, height)
@@ -171,10 +172,9 @@ def test_nan_is_an_error_and_not_an_answer(checkpoint: Checkpoint) -> None:
 
 def test_a_new_engine_is_proven_on_the_golden_pages(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     box = Box(checkpoint)
-    patches = pages(2, 280, 140)
-    tokens = box.oracle.encode(patches, 280, 140).numpy()
-    rows = np.arange(0, 50, 7)
-    golden = Golden("m" * 64, tuple(GoldenPage(f"page {i}", 280, 140, patches[i], rows, tokens[i][rows]) for i in range(2)))
+    golden = Golden(
+        "m" * 64, tuple(golden_page(name, page, 280, 140, box.oracle) for name, page in zip("ab", pages(2, 280, 140), strict=True))
+    )
     monkeypatch.setattr(build, "open_device", lambda _: box.device)
     engine, trt = Engine(manifest(PLAN), memoryview(PLAN)), TensorRT(box.trt, "tensorrt")
     parity = build.prove(checkpoint, engine, trt, golden)
@@ -182,6 +182,18 @@ def test_a_new_engine_is_proven_on_the_golden_pages(checkpoint: Checkpoint, monk
     box.oracle.tower.downsample.weight.data = box.oracle.tower.downsample.weight * 1.5  # a kernel that is wrong
     with pytest.raises(ParityError, match="tensorrt-modern-fp16-grey encoder differs"):
         build.prove(checkpoint, engine, trt, golden)
+
+
+def test_a_build_that_shows_its_stream_tells_the_block_that_is_off(checkpoint: Checkpoint) -> None:
+    page = golden_page("text", pages(1, 280, 140)[0], 280, 140, TorchEncoder(checkpoint))
+    box = Box(checkpoint, shows_stream=True)
+    box.check(3, 280, 140)
+    assert isinstance(box.encoder, ObservedTensorRTEncoder)
+    assert look_into(box.encoder, page, "fp16").first_off is None
+    box.oracle.tower.blocks[1].mlp.down_proj.weight.data = box.oracle.tower.blocks[1].mlp.down_proj.weight * float("inf")
+    report = look_into(box.encoder, page, "fp16")
+    assert report.first_off is not None and report.first_off.name == "block_1" and report.first_off.lost > 0
+    assert [stage.sound("fp16") for stage in report.stages] == [True, True, False, False]
 
 
 def test_an_engine_of_the_store_is_opened_on_its_box_only(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
