@@ -90,7 +90,7 @@ class Profile(_Part):
     compute_capability: str = Field(pattern=r"^\d{1,2}\.\d$")  # quoted in YAML, where 9.0 is a number
     tensorrt: Flavour
     flavour: Literal["portable", "modern"]  # of the ONNX graph
-    precision: Literal["fp16", "bf16", "fp32"]
+    precision: Literal["fp16", "bf16", "fp32", "int8"]
     workspace: Annotated[int, BeforeValidator(_size), Field(ge=MIB)]  # bytes of scratch the builder may plan with
     optimisation_level: int = Field(ge=0, le=5)
     shapes: tuple[PageShapes, ...] = Field(min_length=1, max_length=8)

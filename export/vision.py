@@ -14,8 +14,9 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNod
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.vision.geometry import page_geometry
-from glyph_rt.vision.golden import check
-from glyph_rt.vision.graph import FLAVOURS, INPUTS, OUTPUT, GraphFacts, GraphKind, stages
+from glyph_rt.vision.golden import Golden, check
+from glyph_rt.vision.graph import INPUTS, OUTPUT, GraphFacts, GraphKind, stages
+from glyph_rt.vision.onnx_encoder import OnnxEncoder
 from glyph_rt.vision.torch_encoder import TorchEncoder
 from glyph_rt.vision.tower import VisionTower
 
@@ -30,19 +31,22 @@ def export_vision(checkpoint: Checkpoint, store: Path, kind: GraphKind | None = 
     tensors are read; memory holds the fp32 tower while golden pages are made, and afterwards one tower in the graph's precision.
     Raises ModelError for a checkpoint without a usable tower, NonFiniteError when its golden pages are not finite, and ParityError when
     the tower does not reproduce them in the graph's precision: torch rounds every result to it, so what overflows shows here, before a
-    graph is written, though not what another runtime's kernels make of it.
+    graph is written, though not what another runtime's kernels make of it. An INT8 graph is held to them itself, by ONNX Runtime.
     """
     kind = kind or GraphKind()
     path = kind.path(checkpoint, store)
     golden = ensure_golden(checkpoint, store, kind.colour)
-    encoder = TorchEncoder(checkpoint, precision=kind.precision)
+    encoder = TorchEncoder(checkpoint, precision=kind.float_precision)
     spell_out_attention(encoder.tower, kind)
-    check(encoder, golden, kind.precision, large=False)
+    check(encoder, golden, kind.float_precision, large=False)
     program = trace(encoder.tower, encoder.table, kind)
     program.model.metadata_props.update(GraphFacts.of(kind, checkpoint, golden.digest).metadata())
+    large = _weight_bytes(program) > MAX_PROTO
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         part = Path(folder) / path.name
-        program.save(part, external_data=_weight_bytes(program) > MAX_PROTO)
+        program.save(part, external_data=large)
+        if kind.precision == "int8":
+            part = _quantized(part, checkpoint, encoder, golden, kind.colour, large)
         data = Path(f"{path}.data")
         # The graph goes first and comes last: at no time does one stand beside the weights of another.
         path.unlink(missing_ok=True)
@@ -51,6 +55,18 @@ def export_vision(checkpoint: Checkpoint, store: Path, kind: GraphKind | None = 
             (part.parent / data.name).replace(data)
         part.replace(path)
     return path
+
+
+def _quantized(source: Path, checkpoint: Checkpoint, encoder: TorchEncoder, golden: Golden, colour: bool, large: bool) -> Path:
+    """The graph at `source` in INT8, in a folder of its own; ParityError when that is too far from the oracle."""
+    from glyph_rt.export.quantize import CalibrationPages, quantize
+
+    depth = checkpoint.config.vision_config.depth
+    folder = source.parent / "int8"
+    folder.mkdir()
+    quantize(source, folder / source.name, CalibrationPages(checkpoint, encoder, colour), depth, large)
+    check(OnnxEncoder(checkpoint, folder / source.name), golden, "int8", large=False)
+    return folder / source.name
 
 
 def trace(tower: VisionTower, table: torch.Tensor, kind: GraphKind) -> torch.onnx.ONNXProgram:
@@ -69,7 +85,7 @@ def trace(tower: VisionTower, table: torch.Tensor, kind: GraphKind) -> torch.onn
             _Observed(tower),
             (patches, geometry.positions, geometry.cos, geometry.sin),
             dynamo=True,
-            opset_version=FLAVOURS[kind.flavour],
+            opset_version=kind.opset,
             input_names=list(INPUTS),
             output_names=[OUTPUT, *stages(vision.depth)],
             dynamic_shapes=({0: pages, 1: 4 * tokens}, per_patch, per_patch, per_patch),

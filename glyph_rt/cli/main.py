@@ -134,7 +134,7 @@ def export(
     flavour: Annotated[
         str, typer.Option(help="portable (opset 18, runs everywhere) or modern (opset 23, one attention operator).")
     ] = "portable",
-    precision: Annotated[str, typer.Option(help="Of the matrices: fp32, fp16 or bf16.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="Of the matrices: fp32, fp16, bf16, or int8 (blocks only; minutes).")] = "fp32",
     colour: Annotated[bool, typer.Option("--colour", help="Take pages with colour; grey ones then cost no more than their input.")] = False,
 ) -> None:
     """Export the model's vision tower to ONNX, with golden pages to check it by. Needs the `export` extra."""

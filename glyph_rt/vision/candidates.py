@@ -21,7 +21,7 @@ from glyph_rt.vision.manifest import Manifest
 from glyph_rt.vision.onnx_cuda import OnnxCudaEncoder
 from glyph_rt.vision.onnx_encoder import OnnxEncoder
 from glyph_rt.vision.store import ENGINES, EngineStore
-from glyph_rt.vision.torch_encoder import TorchEncoder, torch_name
+from glyph_rt.vision.torch_encoder import DTYPES, TorchEncoder, torch_name
 from glyph_rt.vision.trt_api import FLAVOURS, Flavour
 
 ORACLE = "torch"
@@ -51,7 +51,7 @@ def candidates(checkpoint: Checkpoint, store: Path, use: GpuUse | None = None) -
     for kind in graphs:
         found += _of_graph(checkpoint, store, kind, use)
     found += _of_engines(checkpoint, store, use)
-    wanted = {kind.precision: kind.colour for kind in graphs}
+    wanted = {kind.precision: kind.colour for kind in graphs if kind.precision in DTYPES}
     for precision, colour in wanted.items():
         if precision == "bf16":  # fast where a CPU has instructions for it, and what stands in for ONNX Runtime, which cannot run it there
             found.append(_torch(checkpoint, store, "cpu", precision, colour))

@@ -16,7 +16,8 @@ from glyph_rt.vision.tower import COLOUR_PATCH_BYTES, PATCH_BYTES
 # opset by flavour. portable spells attention out, so that every ONNX Runtime and TensorRT 10.3 take it; modern has one Attention
 # operator, for TensorRT 10.15 and later, TensorRT for RTX, and ONNX Runtime's fused kernels.
 FLAVOURS = {"portable": 18, "modern": 23}
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")  # int8: the blocks' products with weights; all else as in fp16
+INT8_OPSET = 19  # the first in which what is quantised may be half precision
 INPUTS = ("patches", "positions", "cos", "sin")
 OUTPUT = "visual_tokens"  # [pages, visual tokens, out_hidden] in the graph's precision
 EXPORTER = "3"  # raised whenever the same checkpoint would give another graph, or other metadata
@@ -45,6 +46,15 @@ class GraphKind:
     @property
     def name(self) -> str:
         return f"{self.flavour}-{self.precision}-{'colour' if self.colour else 'grey'}"
+
+    @property
+    def opset(self) -> int:
+        return max(FLAVOURS[self.flavour], INT8_OPSET) if self.precision == "int8" else FLAVOURS[self.flavour]
+
+    @property
+    def float_precision(self) -> str:
+        """Of what is not quantised, and of the output."""
+        return "fp16" if self.precision == "int8" else self.precision
 
     @property
     def patch_bytes(self) -> int:

@@ -55,7 +55,7 @@ class OnnxCudaEncoder(OnnxEncoder):
         with self._one_at_a_time, torch.cuda.stream(self._stream):
             inputs = [tensor.contiguous().to(self._device, non_blocking=True) for tensor in host]
             shape = (patches.shape[0], patches.shape[1] // 4, self.out_hidden)
-            tokens = torch.empty(shape, dtype=DTYPES[self.facts.precision], device=self._device)
+            tokens = torch.empty(shape, dtype=DTYPES[self.facts.kind.float_precision], device=self._device)
             binding = self._session.io_binding()
             for name, tensor in zip(INPUTS, inputs, strict=True):
                 binding.bind_input(name, "cuda", self._device.index, _ONNX_TYPES[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())

@@ -129,7 +129,9 @@ def test_only_the_vision_towers_tensors_are_read(tmp_path: Path) -> None:
     assert distance(found, torch.from_numpy(page.tokens)) < 1e-4
 
 
-@pytest.mark.parametrize(("wrong", "said"), [({"flavour": "classic"}, "portable, modern"), ({"precision": "int4"}, "fp32, fp16, bf16")])
+@pytest.mark.parametrize(
+    ("wrong", "said"), [({"flavour": "classic"}, "portable, modern"), ({"precision": "int4"}, "fp32, fp16, bf16, int8")]
+)
 def test_unknown_variants_are_named_with_those_there_are(wrong: dict[str, str], said: str) -> None:
     with pytest.raises(OptionError, match=said):
         GraphKind(**wrong)
