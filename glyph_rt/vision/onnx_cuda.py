@@ -38,10 +38,12 @@ class OnnxCudaEncoder(OnnxEncoder):
         self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         options = ort.SessionOptions()
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        provider = {"device_id": use.index, "user_compute_stream": str(self._stream.cuda_stream)}
+        # TF32, its default, has ten bits of a number: not what the parts that are kept in fp32 are kept in fp32 for.
+        common = {"device_id": use.index, "use_tf32": "0"}
+        provider = common | {"user_compute_stream": str(self._stream.cuda_stream)}
         if use.workspace is not None:  # the arena holds the weights too; what cuBLAS and cuDNN take for themselves is beside it
             provider |= {"gpu_mem_limit": str(use.workspace + _weight_bytes(path)), "arena_extend_strategy": "kSameAsRequested"}
-        self._path, self._provider = path, ("CUDAExecutionProvider", {"device_id": use.index})  # to look into; on its own stream
+        self._path, self._provider = path, ("CUDAExecutionProvider", common)  # to look into: on a stream of its own
         self._session, self.facts = open_session(checkpoint, path, [("CUDAExecutionProvider", provider)], options)
         if self._session.get_providers()[0] != "CUDAExecutionProvider":
             raise EncoderError("ONNX Runtime could not load its CUDA provider; install onnxruntime-gpu with its CUDA and cuDNN libraries")
