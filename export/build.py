@@ -15,7 +15,7 @@ from glyph_rt.export.profiles import PageShapes, Profile
 
 from glyph_rt.errors import BuildError
 from glyph_rt.vision.gpu import Gpu
-from glyph_rt.vision.graph import INPUTS
+from glyph_rt.vision.graph import INPUTS, stages
 from glyph_rt.vision.trt_api import Builder, IBuilderConfig, INetworkDefinition, IOptimizationProfile, OnnxParser, Progress, TensorRT
 
 _ATTENTION = re.compile(r"\bName: (\w*mha\w*)", re.IGNORECASE)  # in the layer listing: `Name: _gemm_mha_v2_myl0_7, LayerType: kgen`
@@ -85,15 +85,21 @@ def check_target(trt: TensorRT, profile: Profile, gpu: Gpu | None) -> None:
 
 
 def build_engine(
-    trt: TensorRT, graph: GraphFile, profile: Profile, depth: int, timing_cache: bytes = b"", progress: Progress | None = None
+    trt: TensorRT,
+    graph: GraphFile,
+    profile: Profile,
+    depth: int,
+    timing_cache: bytes = b"",
+    progress: Progress | None = None,
+    observed: bool = False,
 ) -> BuiltEngine:
-    """Build a graph of `depth` attentions for `profile`.
+    """Build a graph of `depth` attentions for `profile`; `observed`: one that shows its residual stream, to be looked into.
 
     Raises BuildError with what TensorRT said. Ctrl-C is heeded within one step of the builder. Warns when attentions are left unfused.
     """
     watch = _Watch(progress or NoProgress())
     with ThreadPoolExecutor(1, "tensorrt-build") as pool:  # the main thread stays free to hear Ctrl-C
-        build = pool.submit(_build, trt, graph, profile, depth, timing_cache, watch)
+        build = pool.submit(_build, trt, graph, profile, depth, timing_cache, watch, observed)
         try:
             while not build.done():
                 wait([build], timeout=0.2)
@@ -131,14 +137,17 @@ class _Watch:
             return False
 
 
-def _build(trt: TensorRT, graph: GraphFile, profile: Profile, depth: int, timing_cache: bytes, watch: _Watch) -> BuiltEngine:
+def _build(
+    trt: TensorRT, graph: GraphFile, profile: Profile, depth: int, timing_cache: bytes, watch: _Watch, observed: bool
+) -> BuiltEngine:
     start = time.perf_counter()
-    messages: list[str] = []
-    logger = trt.logger(messages)
+    logger = trt.logger()
     builder = trt.builder(logger)
     network = trt.network(builder)
     parser = trt.parser(network, logger)
     _parse(parser, network, graph)
+    if observed:
+        _show(network, set(stages(depth)))
     config = builder.create_builder_config()
     config.builder_optimization_level = profile.optimisation_level
     trt.limit_workspace(config, profile.workspace)
@@ -155,7 +164,8 @@ def _build(trt: TensorRT, graph: GraphFile, profile: Profile, depth: int, timing
     # Last: a network made by a builder that already had a recorder crashes the process when it is freed (TensorRT for RTX 1.7.1).
     recorder = trt.recorder()
     builder.error_recorder = recorder
-    plan = builder.build_serialized_network(network, config)
+    with trt.listening() as messages:
+        plan = builder.build_serialized_network(network, config)
     if watch.error is not None:
         raise watch.error
     if plan is None:
@@ -180,6 +190,14 @@ def _parse(parser: OnnxParser, network: INetworkDefinition, graph: GraphFile) ->
     found = tuple(network.get_input(i).name for i in range(network.num_inputs))
     if found != INPUTS:
         raise BuildError(f"{graph.path} has the inputs {', '.join(found)}; a vision tower of glyph-rt has {', '.join(INPUTS)}")
+
+
+def _show(network: INetworkDefinition, names: set[str]) -> None:
+    """Make these of the graph's values outputs of the engine."""
+    for layer in map(network.get_layer, range(network.num_layers)):
+        for tensor in map(layer.get_output, range(layer.num_outputs)):
+            if tensor.name in names:
+                network.mark_output(tensor)
 
 
 def _optimization_profile(builder: Builder, network: INetworkDefinition, shapes: PageShapes) -> IOptimizationProfile:

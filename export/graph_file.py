@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from glyph_rt.errors import BuildError
-from glyph_rt.identity import digest
+from glyph_rt.vision.graph import graph_digest
 
 # ONNX Runtime needs this to keep softmax in fp32; TensorRT's parser refuses graphs that have it, and its fused kernels keep it so anyway.
 _NOT_FOR_TENSORRT = "softmax_precision"
@@ -40,10 +39,5 @@ class GraphFile:
 
     @property
     def digest(self) -> str:
-        """Identity of the file and of the weights beside it. Reads them once."""
-        fields: list[str] = []
-        for file in (self.path, Path(f"{self.path}.data")):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    fields.append(hashlib.file_digest(stream, "sha256").hexdigest())
-        return digest("graph/1", *fields)
+        """Identity of the file and of the weights beside it, as the engine's manifest names it."""
+        return graph_digest(self.path)

@@ -90,7 +90,7 @@ class Profile(_Part):
     compute_capability: str = Field(pattern=r"^\d{1,2}\.\d$")  # quoted in YAML, where 9.0 is a number
     tensorrt: Flavour
     flavour: Literal["portable", "modern"]  # of the ONNX graph
-    precision: Literal["fp16", "bf16", "fp32"]
+    precision: Literal["fp16", "bf16", "fp32", "int8"]
     workspace: Annotated[int, BeforeValidator(_size), Field(ge=MIB)]  # bytes of scratch the builder may plan with
     optimisation_level: int = Field(ge=0, le=5)
     shapes: tuple[PageShapes, ...] = Field(min_length=1, max_length=8)
@@ -99,6 +99,13 @@ class Profile(_Part):
     def digest(self) -> str:
         """Identity of everything that makes a difference to the engine."""
         return digest("engine-profile/1", self.model_dump_json(exclude={"name", "gpu"}))
+
+
+def of_page(profile: Profile, width: int, height: int) -> Profile:
+    """The profile for one page of this size in px, and nothing else."""
+    one = PageSizes(min=(width, height), opt=(width, height), max=(width, height))
+    shapes = PageShapes.model_validate({"pages": Pages(min=1, opt=1, max=1), "page-size": one})
+    return profile.model_copy(update={"shapes": (shapes,)})
 
 
 def profile_names() -> list[str]:

@@ -14,9 +14,11 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNod
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.vision.geometry import page_geometry
-from glyph_rt.vision.graph import FLAVOURS, INPUTS, OUTPUT, GraphFacts, GraphKind
-from glyph_rt.vision.torch_encoder import DTYPES, VISION_PREFIX
-from glyph_rt.vision.tower import VisionTower, load_tower
+from glyph_rt.vision.golden import Golden, check
+from glyph_rt.vision.graph import INPUTS, OUTPUT, GraphFacts, GraphKind, stages
+from glyph_rt.vision.onnx_encoder import OnnxEncoder
+from glyph_rt.vision.torch_encoder import TorchEncoder
+from glyph_rt.vision.tower import VisionTower
 
 SAMPLE = (112, 84)  # px: the page the tower is traced with; pages and patches are dynamic in the graph
 MAX_PROTO = 3 * 2**29  # bytes of weights inside the graph's file: protobuf stops at 2 GB, and torch itself draws the line here
@@ -27,17 +29,24 @@ def export_vision(checkpoint: Checkpoint, store: Path, kind: GraphKind | None = 
 
     The file appears whole or not at all. Above MAX_PROTO its weights are in a second file beside it. Only the vision tower's
     tensors are read; memory holds the fp32 tower while golden pages are made, and afterwards one tower in the graph's precision.
-    Raises ModelError for a checkpoint without a usable tower, NonFiniteError when its golden pages are not finite.
+    Raises ModelError for a checkpoint without a usable tower, NonFiniteError when its golden pages are not finite, and ParityError when
+    the tower does not reproduce them in the graph's precision: torch rounds every result to it, so what overflows shows here, before a
+    graph is written, though not what another runtime's kernels make of it. An INT8 graph is held to them itself, by ONNX Runtime.
     """
     kind = kind or GraphKind()
     path = kind.path(checkpoint, store)
     golden = ensure_golden(checkpoint, store, kind.colour)
-    tower, table = load_tower(checkpoint.config.vision_config, checkpoint.tensors(VISION_PREFIX), DTYPES[kind.precision])
-    program = trace(tower, table, kind)
+    encoder = TorchEncoder(checkpoint, precision=kind.float_precision)
+    spell_out_attention(encoder.tower, kind)
+    check(encoder, golden, kind.float_precision, large=False)
+    program = trace(encoder.tower, encoder.table, kind)
     program.model.metadata_props.update(GraphFacts.of(kind, checkpoint, golden.digest).metadata())
+    large = _weight_bytes(program) > MAX_PROTO
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         part = Path(folder) / path.name
-        program.save(part, external_data=_weight_bytes(program) > MAX_PROTO)
+        program.save(part, external_data=large)
+        if kind.precision == "int8":
+            part = _quantized(part, checkpoint, encoder, golden, kind.colour, large)
         data = Path(f"{path}.data")
         # The graph goes first and comes last: at no time does one stand beside the weights of another.
         path.unlink(missing_ok=True)
@@ -48,12 +57,23 @@ def export_vision(checkpoint: Checkpoint, store: Path, kind: GraphKind | None = 
     return path
 
 
+def _quantized(source: Path, checkpoint: Checkpoint, encoder: TorchEncoder, golden: Golden, colour: bool, large: bool) -> Path:
+    """The graph at `source` in INT8, in a folder of its own; ParityError when that is too far from the oracle."""
+    from glyph_rt.export.quantize import CalibrationPages, quantize
+
+    depth = checkpoint.config.vision_config.depth
+    folder = source.parent / "int8"
+    folder.mkdir()
+    quantize(source, folder / source.name, CalibrationPages(checkpoint, encoder, colour), depth, large)
+    check(OnnxEncoder(checkpoint, folder / source.name), golden, "int8", large=False)
+    return folder / source.name
+
+
 def trace(tower: VisionTower, table: torch.Tensor, kind: GraphKind) -> torch.onnx.ONNXProgram:
     """The tower as an ONNX program, in memory. `table` is its position table, as load_tower gives it."""
     vision = tower.config
     geometry = page_geometry(*SAMPLE, table, vision.hidden_size // vision.num_heads, vision.rope_parameters["rope_theta"])
-    for block in tower.blocks:
-        block.attn.in_steps = kind.flavour == "portable"
+    spell_out_attention(tower, kind)
     patches = torch.zeros(2, len(geometry.positions), kind.patch_bytes, dtype=torch.uint8)
     pages = torch.export.Dim("pages", min=1, max=64)
     tokens = torch.export.Dim("visual_tokens", min=2, max=16384)
@@ -62,21 +82,40 @@ def trace(tower: VisionTower, table: torch.Tensor, kind: GraphKind) -> torch.onn
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"):
         program = torch.onnx.export(
-            tower,
+            _Observed(tower),
             (patches, geometry.positions, geometry.cos, geometry.sin),
             dynamo=True,
-            opset_version=FLAVOURS[kind.flavour],
+            opset_version=kind.opset,
             input_names=list(INPUTS),
-            output_names=[OUTPUT],
+            output_names=[OUTPUT, *stages(vision.depth)],
             dynamic_shapes=({0: pages, 1: 4 * tokens}, per_patch, per_patch, per_patch),
             verbose=False,
         )
     assert program is not None  # only without dynamo
+    del program.model.graph.outputs[1:]  # they keep their names, by which an encoder that is wrong is looked into
     _tidy(program.model)
     for node in program.model.graph:
         if node.op_type == "Attention":
             node.attributes["softmax_precision"] = ir.AttrInt64("softmax_precision", ir.DataType.FLOAT.value)
     return program
+
+
+def spell_out_attention(tower: VisionTower, kind: GraphKind) -> None:
+    """As the graph will have it: in operators of its flavour."""
+    for block in tower.blocks:
+        block.attn.in_steps = kind.flavour == "portable"
+
+
+class _Observed(torch.nn.Module):
+    """The tower, whose residual stream is output too."""
+
+    def __init__(self, tower: VisionTower) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, patches: torch.Tensor, positions: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        stream = list(self.tower.stream(patches, positions, cos, sin))
+        return self.tower.merge(stream[-1]), *stream
 
 
 def _tidy(model: ir.Model) -> None:

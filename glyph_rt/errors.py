@@ -84,7 +84,15 @@ class EncoderError(GlyphError):
 
 
 class ParityError(EncoderError):
-    """A vision encoder does not reproduce the golden pages: its file, its kernels or its precision are wrong, and it is not used."""
+    """A vision encoder does not reproduce the golden pages: its file, its kernels or its precision are wrong, and it is not used.
+
+    `page` is the golden page it failed on. `report` has a line for each block of the encoder, beside the oracle's; it is empty where
+    nothing could look inside.
+    """
+
+    def __init__(self, message: str, page: str = "", report: str = "") -> None:
+        super().__init__(message)
+        self.page, self.report = page, report
 
 
 class BuildError(EncoderError):

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.cli import build
 from glyph_rt.errors import ParityError
-from glyph_rt.vision.golden import Parity
 from glyph_rt.vision.gpu import Gpu
+from glyph_rt.vision.parity import Parity
 from glyph_rt.vision.store import Engine, EngineStore
+from glyph_rt.vision.torch_encoder import TorchEncoder
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def test_an_engine_is_built_listed_verified_refused_and_pruned(home: Path) -> No
     assert (home / "config/glyph-rt/engine.key").stat().st_mode & 0o777 == 0o600
 
     listed = glyph_rt("engines", "list").stdout
-    assert entry.name in listed and "8.9 (any such GPU)" in listed and "1 engines" in listed
+    assert entry.name in listed and "8.9 (any such GPU), modern-fp16-grey" in listed and "1 engines" in listed
     assert f"{entry.name}  sound" in glyph_rt("engines", "verify").stdout
     (entry / "engine.plan").write_bytes(b"tampered")
     verified = glyph_rt("engines", "verify")
@@ -56,18 +58,31 @@ def test_an_engine_that_overflows_in_fp16_is_built_in_bf16_and_it_says_so(
     """On a box that has the GPU, whose engine fails the golden pages in fp16."""
     pytest.importorskip("tensorrt_rtx_bindings", reason="tensorrt-rtx is not installed: pip install 'glyph-rt[rtx]'")
 
+    shown: list[Engine] = []
+
     def prove(_: object, engine: Engine, *__: object) -> Parity:
         if engine.manifest.precision == "fp16":
-            raise ParityError("the encoder produces NaN or infinity on golden page 'text'")
-        return Parity(0.9995, 1e-2, "text")
+            raise ParityError("the encoder produces NaN or infinity on golden page 'text'", "text")
+        return Parity(0.9995, 1e-2)
+
+    def looked_into(checkpoint: Checkpoint, engine: Engine, *_: object) -> TorchEncoder:
+        shown.append(engine)
+        encoder = TorchEncoder(checkpoint, precision="fp16")
+        encoder.tower.blocks[1].norm1.weight.data = encoder.tower.blocks[1].norm1.weight * float("inf")
+        return encoder
 
     monkeypatch.setattr(build, "find_gpu", lambda: Gpu("NVIDIA GeForce RTX 4090", "8.9", "580.65.06"))
     monkeypatch.setattr(build, "prove", prove)
+    monkeypatch.setattr(build, "open_device", lambda _: None)
+    monkeypatch.setattr(build, "ObservedTensorRTEncoder", looked_into)
     build.run(build.BuildOptions(None, "rtx-4090"))
-    assert "NaN or infinity on golden page 'text'; building in bf16 instead" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert len(shown) == 1, "it was built a second time, to be looked into"
+    assert "NaN or infinity on golden page 'text'; the first to go off is block_1: " in said and "  ! block_1: " in said
+    assert said.count("building in bf16 instead") == 1
     (entry,) = EngineStore(home / "cache/glyph-rt/engines/tensorrt").entries()
     assert entry.manifest is not None
-    assert (entry.manifest.precision, entry.manifest.parity) == ("bf16", {"cosine": 0.9995, "error": 1e-2})
+    assert (entry.manifest.precision, entry.manifest.fused, entry.manifest.parity) == ("bf16", 2, {"cosine": 0.9995, "error": 1e-2})
 
 
 @pytest.mark.parametrize(

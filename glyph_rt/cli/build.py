@@ -15,20 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.errors import BuildError, ParityError
+from glyph_rt.errors import BuildError, EncoderError, ParityError
 from glyph_rt.memory import MIB
 from glyph_rt.vision import default_store
 from glyph_rt.vision.device import open_device
-from glyph_rt.vision.golden import Golden, Parity, check, golden_path
+from glyph_rt.vision.golden import Golden, check, explained, golden_path
 from glyph_rt.vision.gpu import Gpu, find_gpu
 from glyph_rt.vision.graph import GraphFacts, GraphKind
 from glyph_rt.vision.manifest import AHEAD, Manifest
+from glyph_rt.vision.parity import Parity
 from glyph_rt.vision.store import DEFAULT_LIMIT, Engine, EngineStore, default_engines
-from glyph_rt.vision.tensorrt_encoder import TensorRTEncoder
+from glyph_rt.vision.tensorrt_encoder import ObservedTensorRTEncoder, TensorRTEncoder
 from glyph_rt.vision.trt_api import Progress, TensorRT, load
 
 if TYPE_CHECKING:
     from glyph_rt.export.build import BuiltEngine
+    from glyph_rt.export.graph_file import GraphFile
     from glyph_rt.export.profiles import Profile
 
 
@@ -36,9 +38,11 @@ if TYPE_CHECKING:
 class BuildOptions:
     model: Path | None
     profile: str
+    colour: bool = False
     onnx: Path | None = None
     out: Path | None = None
     limit: int = DEFAULT_LIMIT  # bytes
+    device: str = "auto"  # library that runs the proof: see GpuUse
 
 
 def run(options: BuildOptions) -> None:
@@ -57,7 +61,7 @@ def run(options: BuildOptions) -> None:
     except ParityError as error:  # this model family can overflow in fp16; bf16 has fp32's range
         if profile.precision != "fp16" or options.onnx is not None:
             raise
-        print(f"glyph-rt: {error}; building in bf16 instead", file=sys.stderr)
+        print(f"{error.report}\nglyph-rt: {error}; building in bf16 instead".lstrip(), file=sys.stderr)
         job.build(profile.model_copy(update={"precision": "bf16"}))
 
 
@@ -76,10 +80,11 @@ class _Job:
         from glyph_rt.export.graph_file import GraphFile
 
         trt, checkpoint = self.trt, self.checkpoint
-        graph = GraphFile.open(self.options.onnx or _exported(checkpoint, GraphKind(profile.flavour, profile.precision)))
+        kind = GraphKind(profile.flavour, profile.precision, self.options.colour)
+        graph = GraphFile.open(self.options.onnx or _exported(checkpoint, kind))
         facts = GraphFacts.read(graph.metadata, graph.path, checkpoint)
-        if facts.kind.name != f"{profile.flavour}-{profile.precision}-grey":
-            raise BuildError(f"{graph.path} is {facts.kind.name}; profile {profile.name} wants {profile.flavour}-{profile.precision}-grey")
+        if facts.kind != kind:
+            raise BuildError(f"{graph.path} is {facts.kind.name}; profile {profile.name} wants {kind.name}")
         store = EngineStore(self.options.out or default_engines(), limit=self.options.limit)
         timings = store.root / f".timings-{trt.version}"  # TensorRT checks for itself whose they are
         with _bar(f"{profile.name}, {trt.flavour} {trt.version}") as progress:
@@ -87,8 +92,11 @@ class _Job:
             built = build_engine(trt, graph, profile, int(facts.depth), known, progress)
         manifest = self._manifest(profile, facts, graph.digest, built)
         if self.gpu is not None and self.gpu.compute_capability == profile.compute_capability:
-            golden = Golden.load(golden_path(checkpoint, default_store(), colour=False), checkpoint.digest)
-            parity = prove(checkpoint, Engine(manifest, built.plan), trt, golden)
+            golden = Golden.load(golden_path(checkpoint, default_store(), kind.colour), checkpoint.digest)
+            try:
+                parity = prove(checkpoint, Engine(manifest, built.plan), trt, golden, self.options.device)
+            except ParityError as error:
+                raise self._explained(error, graph, profile, manifest, golden) from None
             manifest = dataclasses.replace(manifest, parity={"cosine": parity.cosine, "error": parity.error})
         path = store.publish(manifest, built.plan)
         if built.timing_cache is not None:
@@ -98,6 +106,20 @@ class _Job:
             print(f"glyph-rt: WARNING: only {built.fusion}; this engine will be slow and want gigabytes more", file=sys.stderr)
         if not manifest.parity:
             print("not run: this box lacks the GPU; it must reproduce the golden pages wherever it is loaded", file=sys.stderr)
+
+    def _explained(self, error: ParityError, graph: GraphFile, profile: Profile, manifest: Manifest, golden: Golden) -> ParityError:
+        """`error` with a report per block: of a second build that shows its residual stream, made for the golden page that failed alone."""
+        from glyph_rt.export.build import build_engine
+        from glyph_rt.export.profiles import of_page
+
+        page = next(page for page in golden.pages if page.name == error.page)
+        print(f"glyph-rt: {error}; building again to see at which block", file=sys.stderr)
+        try:
+            shown = build_engine(self.trt, graph, of_page(profile, page.width, page.height), manifest.depth, observed=True)
+            encoder = ObservedTensorRTEncoder(self.checkpoint, Engine(manifest, shown.plan), self.trt, open_device(self.options.device))
+        except EncoderError as problem:  # which is no reason to lose what is already known
+            return ParityError(f"{error}; it could not be built again to be looked into ({problem})", error.page)
+        return explained(error, encoder, page, profile.precision)
 
     def _manifest(self, profile: Profile, facts: GraphFacts, onnx_digest: str, built: BuiltEngine) -> Manifest:
         ahead = self.gpu is None or self.trt.flavour == "tensorrt-rtx"  # whose plans are finished on the GPU that loads them
@@ -113,6 +135,7 @@ class _Job:
             profile_digest=profile.digest,
             flavour=facts.flavour,
             precision=facts.precision,
+            colour=facts.kind.colour,
             plan_digest=sha256(built.plan).hexdigest(),
             plan_bytes=built.plan.nbytes,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -123,9 +146,9 @@ class _Job:
         )
 
 
-def prove(checkpoint: Checkpoint, engine: Engine, trt: TensorRT, golden: Golden) -> Parity:
+def prove(checkpoint: Checkpoint, engine: Engine, trt: TensorRT, golden: Golden, library: str = "auto") -> Parity:
     """Run a new engine on the golden pages. Raises ParityError, with the figures, when it does not reproduce them."""
-    return check(TensorRTEncoder(checkpoint, engine, trt, open_device()), golden, engine.manifest.precision)
+    return check(TensorRTEncoder(checkpoint, engine, trt, open_device(library)), golden, engine.manifest.precision)
 
 
 def _exported(checkpoint: Checkpoint, kind: GraphKind) -> Path:

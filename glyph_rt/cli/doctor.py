@@ -15,19 +15,20 @@ import torch
 
 from glyph_rt.memory import GIB
 from glyph_rt.runtime import Runtime, probe_page
-from glyph_rt.vision import default_store, open_encoder
+from glyph_rt.vision import GpuUse, default_store, open_encoder
 from glyph_rt.vision.candidates import ORACLE, candidates
 from glyph_rt.vision.select import Trial, survey
 
 _PACKAGES = ("glyph-rt", "torch", "transformers", "onnxruntime", "tokenizers", "freetype-py", "tensorrt", "tensorrt-rtx")
 
 
-def run(model: Path | None, as_json: bool) -> None:
+def run(model: Path | None, device: str, as_json: bool) -> None:
+    use = GpuUse(device)
     with Runtime.open(model, encoder="torch") as runtime:
         checkpoint, probe, store = runtime.checkpoint, probe_page(runtime.typesetter), default_store()
         # Measured again: what start-up remembers may be of a busier hour, or from before a library was mended.
-        trials = survey(checkpoint, candidates(checkpoint, store), probe, store, again=True)
-        chosen = open_encoder(checkpoint, "auto", probe, store).name
+        trials = survey(checkpoint, candidates(checkpoint, store, use), probe, store, again=True)
+        chosen = open_encoder(checkpoint, "auto", probe, store, use).name
         facts = _box() | _parts(runtime, chosen)
     rows = [_row(trial, trial.name == chosen) for trial in trials]
     if as_json:
@@ -73,14 +74,14 @@ def _row(trial: Trial, chosen: bool) -> dict[str, Any]:
     """One candidate, for people and programs."""
     row: dict[str, Any] = {"name": trial.name, "chosen": chosen, "usable": not trial.problem}
     if trial.problem:
-        return row | {"problem": trial.problem}
+        return row | {"problem": trial.problem, "report": trial.report.splitlines()}
     return row | {"ms_per_page": round(1e3 * trial.seconds, 3), "lowest_cosine": trial.cosine, "largest_error": trial.error}
 
 
 def _line(row: dict[str, Any]) -> str:
     name = f"{'*' if row['chosen'] else ' '} {row['name']:28}"
     if not row["usable"]:
-        return f"{name} not used: {row['problem']}"
+        return "\n".join([f"{name} not used: {row['problem']}", *(f"{'':30} {line}" for line in row["report"])])
     why = "  chosen: the fastest that reproduces the golden pages" if row["chosen"] else ""
     parity = "  the oracle" if row["name"] == ORACLE else f"{row['lowest_cosine']:12.6f} {row['largest_error']:14.1e}"
     return f"{name}{row['ms_per_page']:10.3f} {parity}{why}"

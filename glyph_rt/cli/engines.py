@@ -68,4 +68,4 @@ def _describe(made: Manifest) -> str:
     box = "any such GPU" if made.gpu == "any" else f"{made.gpu}, driver {made.driver}"
     parity = ", ".join(f"{name} {value:.6g}" for name, value in made.parity.items()) or "not run yet"
     fused = f"{made.fused} of {made.depth} attentions fused"
-    return f"{made.tensorrt} {made.version}, {made.compute_capability} ({box}), {made.flavour} {made.precision}, {fused}, parity: {parity}"
+    return f"{made.tensorrt} {made.version}, {made.compute_capability} ({box}), {made.kind.name}, {fused}, parity: {parity}"

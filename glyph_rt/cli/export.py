@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import sys
 import time
 from pathlib import Path
 
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.errors import EncoderError
+from glyph_rt.errors import EncoderError, ParityError
 from glyph_rt.vision import default_store
 from glyph_rt.vision.graph import GraphKind
 
@@ -17,8 +19,14 @@ def run(model: Path | None, out: Path | None, kind: GraphKind) -> None:
         raise EncoderError("exporting needs onnx and onnxscript; install them with: pip install 'glyph-rt[export]'")
     from glyph_rt.export.vision import export_vision
 
-    checkpoint = Checkpoint.open(model)
+    checkpoint, store = Checkpoint.open(model), out or default_store()
     start = time.perf_counter()
-    path = export_vision(checkpoint, out or default_store(), kind)
+    try:
+        path: Path = export_vision(checkpoint, store, kind)
+    except ParityError as error:  # this model family can overflow in fp16; bf16 has fp32's range
+        if kind.precision != "fp16":
+            raise
+        print(f"{error.report}\nglyph-rt: {error}; exporting in bf16 instead".lstrip(), file=sys.stderr)
+        path = export_vision(checkpoint, store, dataclasses.replace(kind, precision="bf16"))
     size = sum(file.stat().st_size for file in (path, Path(f"{path}.data")) if file.is_file())
     print(f"{path} ({size / 2**20:.1f} MiB, {time.perf_counter() - start:.1f} s)")

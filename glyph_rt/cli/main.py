@@ -107,15 +107,24 @@ def serve(
     run(ServeOptions(address, model, style, encoder, kv_bytes, text_bytes, pages, documents, streams, upload_bytes, deadline, idle, drain))
 
 
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device", metavar="LIBRARY", help="What holds GPU memory for TensorRT: torch, pycuda, or auto (pycuda where torch has no CUDA)."
+    ),
+]
+
+
 @app.command()
 def doctor(
     model: ModelOption = None,
+    device: DeviceOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what this box has, and which parts glyph-rt will use."""
     from glyph_rt.cli.doctor import run
 
-    run(model, as_json)
+    run(model, device, as_json)
 
 
 @app.command()
@@ -125,7 +134,7 @@ def export(
     flavour: Annotated[
         str, typer.Option(help="portable (opset 18, runs everywhere) or modern (opset 23, one attention operator).")
     ] = "portable",
-    precision: Annotated[str, typer.Option(help="Of the matrices: fp32, fp16 or bf16.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="Of the matrices: fp32, fp16, bf16, or int8 (blocks only; minutes).")] = "fp32",
     colour: Annotated[bool, typer.Option("--colour", help="Take pages with colour; grey ones then cost no more than their input.")] = False,
 ) -> None:
     """Export the model's vision tower to ONNX, with golden pages to check it by. Needs the `export` extra."""
@@ -139,15 +148,17 @@ def export(
 def build(
     profile: Annotated[str, typer.Option(metavar="NAME|FILE", help="What to build for which box: a name, or a .yaml file.")],
     model: ModelOption = None,
+    colour: Annotated[bool, typer.Option("--colour", help="Take pages with colour, too.")] = False,
     onnx: Annotated[Path | None, typer.Option("--onnx", metavar="FILE", help="An exported graph. Default: exported as needed.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="STORE", help="Engine store. Default: in the user's cache.")] = None,
     limit: Annotated[str, typer.Option(metavar="SIZE", help="Most the store may hold; the least recently used engines leave.")] = "16GiB",
+    device: DeviceOption = "auto",
 ) -> None:
     """Build the vision tower's TensorRT engine for one box. Needs TensorRT, or the `rtx` extra, and the `export` extra."""
     from glyph_rt.cli.build import BuildOptions, run
     from glyph_rt.memory import parse_size
 
-    run(BuildOptions(model, profile, onnx, out, parse_size(limit)))
+    run(BuildOptions(model, profile, colour, onnx, out, parse_size(limit), device))
 
 
 app.add_typer(engines, name="engines")

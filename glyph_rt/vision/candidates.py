@@ -13,14 +13,15 @@ import torch
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError
 from glyph_rt.identity import digest
+from glyph_rt.vision.device import GpuUse
 from glyph_rt.vision.encoder import VisionEncoder
 from glyph_rt.vision.golden import Golden, golden_path
-from glyph_rt.vision.graph import ALL_KINDS, GraphKind
+from glyph_rt.vision.graph import ALL_KINDS, GraphKind, graph_digest
 from glyph_rt.vision.manifest import Manifest
 from glyph_rt.vision.onnx_cuda import OnnxCudaEncoder
 from glyph_rt.vision.onnx_encoder import OnnxEncoder
 from glyph_rt.vision.store import ENGINES, EngineStore
-from glyph_rt.vision.torch_encoder import TorchEncoder, torch_name
+from glyph_rt.vision.torch_encoder import DTYPES, TorchEncoder, torch_name
 from glyph_rt.vision.trt_api import FLAVOURS, Flavour
 
 ORACLE = "torch"
@@ -35,20 +36,22 @@ class Candidate:
     signature: str  # changes whenever what it runs does; remembered timings hang on it
     golden: Path  # the pages it has to reproduce
     open: Callable[[Golden], VisionEncoder]
+    on_gpu: bool = False  # where kernels are chosen by the page's size
 
     def answers_to(self, choice: str) -> bool:
         """Whether `choice` names it: its name, or the beginning of it up to a dash. "torch" is the oracle alone."""
         return self.name == choice or (choice != ORACLE and self.name.startswith(choice + "-"))
 
 
-def candidates(checkpoint: Checkpoint, store: Path) -> list[Candidate]:
-    """The oracle first, then whatever was exported. Half precision is on the table where the user exported it."""
+def candidates(checkpoint: Checkpoint, store: Path, use: GpuUse | None = None) -> list[Candidate]:
+    """The oracle first, then whatever was exported or built. Half precision is on the table where the user exported it."""
+    use = use or GpuUse()
     found = [_torch(checkpoint, store, "cpu", "fp32", False)]
     graphs = [kind for kind in ALL_KINDS if kind.path(checkpoint, store).is_file()]
     for kind in graphs:
-        found += _of_graph(checkpoint, store, kind)
-    found += _of_engines(checkpoint, store)
-    wanted = {kind.precision: kind.colour for kind in graphs}
+        found += _of_graph(checkpoint, store, kind, use)
+    found += _of_engines(checkpoint, store, use)
+    wanted = {kind.precision: kind.colour for kind in graphs if kind.precision in DTYPES}
     for precision, colour in wanted.items():
         if precision == "bf16":  # fast where a CPU has instructions for it, and what stands in for ONNX Runtime, which cannot run it there
             found.append(_torch(checkpoint, store, "cpu", precision, colour))
@@ -61,44 +64,62 @@ def _torch(checkpoint: Checkpoint, store: Path, device: str, precision: str, col
     def open_torch(_: Golden) -> VisionEncoder:
         return TorchEncoder(checkpoint, device, precision)
 
-    return Candidate(torch_name(device, precision), precision, "", golden_path(checkpoint, store, colour), open_torch)
+    return Candidate(torch_name(device, precision), precision, "", golden_path(checkpoint, store, colour), open_torch, device != "cpu")
 
 
-def _of_graph(checkpoint: Checkpoint, store: Path, kind: GraphKind) -> Iterator[Candidate]:
+def _of_graph(checkpoint: Checkpoint, store: Path, kind: GraphKind, use: GpuUse) -> Iterator[Candidate]:
     path = kind.path(checkpoint, store)
-    encoders: list[tuple[str, type[OnnxEncoder]]] = [("onnx", OnnxEncoder)]
+    openers: list[tuple[str, Callable[[], OnnxEncoder]]] = [("onnx", lambda: OnnxEncoder(checkpoint, path))]
     if "CUDAExecutionProvider" in ort.get_available_providers() and torch.cuda.is_available():
-        encoders.append(("onnx-cuda", OnnxCudaEncoder))
-    # Not the file's content: hashing gigabytes at every start would cost more than the timings it guards. What the file computes is
-    # checked by the gate at every load.
-    stat = path.stat()
-    signature = digest("graph-file/1", kind.name, stat.st_size, stat.st_mtime_ns)
-    for prefix, encoder_class in encoders:
+        openers.append(("onnx-cuda", lambda: OnnxCudaEncoder(checkpoint, path, use)))
+    for prefix, opener in openers:
 
-        def open_graph(golden: Golden, encoder_class: type[OnnxEncoder] = encoder_class) -> VisionEncoder:
-            encoder = encoder_class(checkpoint, path)
+        def open_graph(golden: Golden, opener: Callable[[], OnnxEncoder] = opener) -> VisionEncoder:
+            encoder = opener()
             if encoder.facts.golden_digest != golden.digest:
                 raise EncoderError(f"{path} was exported with other golden pages; run glyph-rt export --model {checkpoint.path} again")
             return encoder
 
-        yield Candidate(f"{prefix}-{kind.name}", kind.precision, signature, golden_path(checkpoint, store, kind.colour), open_graph)
+        signature = digest("graph-file/2", kind.name, _stamp(path))
+        golden, on_gpu = golden_path(checkpoint, store, kind.colour), prefix == "onnx-cuda"
+        yield Candidate(f"{prefix}-{kind.name}", kind.precision, signature, golden, open_graph, on_gpu)
 
 
-def _of_engines(checkpoint: Checkpoint, store: Path) -> Iterator[Candidate]:
-    """TensorRT engines that `glyph-rt build` made of this checkpoint's graphs.
+def _of_engines(checkpoint: Checkpoint, store: Path, use: GpuUse) -> Iterator[Candidate]:
+    """TensorRT engines that `glyph-rt build` made of this checkpoint's graphs: one candidate for each TensorRT and kind of graph.
 
-    Manifests are only listed here; whether one may be loaded on this box, and is to be trusted, the engine store decides when it is opened.
+    Manifests are only listed here; which of them may be loaded on this box, and is to be trusted, the engine store decides when one is
+    opened. It has to be built from the graph as it is now: an engine of a graph that was exported again is stale.
     """
     engines = EngineStore(store / ENGINES)
-    manifests = (entry.manifest for entry in reversed(engines.entries()) if entry.manifest is not None)
-    usable = (made for made in manifests if made.model_digest == checkpoint.digest and made.tensorrt in FLAVOURS)
-    # One for each graph and TensorRT: the most recently used, as the engine store finds it.
-    for manifest in {(made.onnx_digest, made.tensorrt): made for made in usable}.values():
+    made: dict[tuple[str, GraphKind], list[Manifest]] = {}
+    for entry in engines.entries():  # the most recently used first
+        manifest = entry.manifest
+        if manifest is not None and manifest.model_digest == checkpoint.digest and manifest.tensorrt in FLAVOURS:
+            made.setdefault((manifest.tensorrt, manifest.kind), []).append(manifest)
+    for (flavour, kind), manifests in made.items():
+        path = kind.path(checkpoint, store)
 
-        def open_engine(_: Golden, manifest: Manifest = manifest) -> VisionEncoder:
+        def open_engine(_: Golden, flavour: str = flavour, path: Path = path, latest: str = manifests[0].onnx_digest) -> VisionEncoder:
             from glyph_rt.vision.tensorrt_encoder import TensorRTEncoder
 
-            return TensorRTEncoder.open(checkpoint, manifest.onnx_digest, engines, cast(Flavour, manifest.tensorrt))
+            # A graph that was deleted after the build, to save space, makes no engine stale.
+            wanted = graph_digest(path) if path.is_file() else latest
+            return TensorRTEncoder.open(checkpoint, wanted, engines, cast(Flavour, flavour), use)
 
-        name = f"{manifest.tensorrt}-{manifest.flavour}-{manifest.precision}-grey"
-        yield Candidate(name, manifest.precision, manifest.plan_digest, golden_path(checkpoint, store, False), open_engine)
+        plans = (field for manifest in manifests for field in (manifest.onnx_digest, manifest.plan_digest))
+        signature = digest("engines/1", _stamp(path), use.library, use.workspace or 0, use.index, *plans)
+        golden = golden_path(checkpoint, store, kind.colour)
+        yield Candidate(f"{flavour}-{kind.name}", kind.precision, signature, golden, open_engine, on_gpu=True)
+
+
+def _stamp(path: Path) -> str:
+    """Changes when a graph is written again.
+
+    Not its content: hashing gigabytes at every start would cost more than the timings it guards. What runs is checked by the gate at
+    every load.
+    """
+    if not path.is_file():
+        return "none"
+    stat = path.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns}"

@@ -16,6 +16,17 @@ from numpy.typing import NDArray
 
 from glyph_rt.errors import EncoderError, OptionError
 
+LIBRARIES = ("auto", "torch", "pycuda")
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """How a vision encoder may use the GPU."""
+
+    library: str = "auto"  # torch or pycuda; auto: torch where it has CUDA, pycuda where it has not (a CPU build of torch suffices then)
+    workspace: int | None = None  # bytes of device memory beside the weights, from the memory plan; None: what the largest call needs
+    index: int = 0  # which GPU
+
 
 @dataclass(frozen=True)
 class Buffer:
@@ -73,15 +84,18 @@ class Device(Protocol):
         ...
 
 
-def open_device(library: str = "torch", index: int = 0) -> Device:
-    """GPU number `index` by "torch" or "pycuda". Raises EncoderError when it cannot be had; ask gpu.find_gpu first."""
-    if library not in ("torch", "pycuda"):
-        raise OptionError(f"no device library {library!r}; choose torch or pycuda")
-    try:
-        return TorchDevice(index) if library == "torch" else PycudaDevice(index)
-    except (ImportError, OSError, RuntimeError) as error:
-        hint = "" if library == "torch" else "; to get it: pip install 'glyph-rt[gpu]'"
-        raise EncoderError(f"{library} has no GPU here ({' '.join(str(error).split())[:200]}){hint}") from None
+def open_device(library: str = "auto", index: int = 0) -> Device:
+    """GPU number `index` by a library of GpuUse. Raises EncoderError when it cannot be had; ask gpu.find_gpu first."""
+    if library not in LIBRARIES:
+        raise OptionError(f"no device library {library!r}; choose {', '.join(LIBRARIES[:-1])} or {LIBRARIES[-1]}")
+    problems = []
+    for name in ("torch", "pycuda") if library == "auto" else (library,):
+        try:
+            return TorchDevice(index) if name == "torch" else PycudaDevice(index)
+        except (ImportError, OSError, RuntimeError) as error:
+            hint = "" if name == "torch" else "; to get it: pip install 'glyph-rt[gpu]'"
+            problems.append(f"{name} has no GPU here ({' '.join(str(error).split())[:200]}){hint}")
+    raise EncoderError("; ".join(problems))
 
 
 class _TorchStream:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,5 +27,17 @@ class VisionEncoder(Protocol):
         Pages with colour have 588 bytes a patch. Every page is encoded by itself: its tokens do not depend on the other pages of the
         batch. Raises NonFiniteError when the tower's output holds NaN or infinity, and EncoderError for pages with colour when this
         encoder takes grey ones only.
+        """
+        ...
+
+
+@runtime_checkable
+class Observable(Protocol):
+    """A VisionEncoder that can be looked into, to find where it goes wrong. Slow, and for nothing else."""
+
+    def observe(self, patches: NDArray[np.uint8], width: int, height: int) -> dict[str, Tensor]:
+        """The residual stream of pages as `encode` takes them, by graph.stages, and the visual tokens under graph.OUTPUT.
+
+        fp32 on the CPU, NaN and infinity as they come. Raises EncoderError when it cannot be looked into here.
         """
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +10,17 @@ from pathlib import Path
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError, OptionError
+from glyph_rt.identity import digest
 from glyph_rt.vision.tower import COLOUR_PATCH_BYTES, PATCH_BYTES
 
 # opset by flavour. portable spells attention out, so that every ONNX Runtime and TensorRT 10.3 take it; modern has one Attention
 # operator, for TensorRT 10.15 and later, TensorRT for RTX, and ONNX Runtime's fused kernels.
 FLAVOURS = {"portable": 18, "modern": 23}
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")  # int8: the blocks' products with weights; all else as in fp16
+INT8_OPSET = 19  # the first in which what is quantised may be half precision
 INPUTS = ("patches", "positions", "cos", "sin")
 OUTPUT = "visual_tokens"  # [pages, visual tokens, out_hidden] in the graph's precision
-EXPORTER = "2"  # raised whenever the same checkpoint would give another graph, or other metadata
+EXPORTER = "3"  # raised whenever the same checkpoint would give another graph, or other metadata
 _PREFIX = "glyph_rt."
 
 
@@ -43,6 +46,15 @@ class GraphKind:
     @property
     def name(self) -> str:
         return f"{self.flavour}-{self.precision}-{'colour' if self.colour else 'grey'}"
+
+    @property
+    def opset(self) -> int:
+        return max(FLAVOURS[self.flavour], INT8_OPSET) if self.precision == "int8" else FLAVOURS[self.flavour]
+
+    @property
+    def float_precision(self) -> str:
+        """Of what is not quantised, and of the output."""
+        return "fp16" if self.precision == "int8" else self.precision
 
     @property
     def patch_bytes(self) -> int:
@@ -110,6 +122,21 @@ class GraphFacts:
         return {_PREFIX + name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
+def stages(depth: int) -> tuple[str, ...]:
+    """Names of the residual stream [pages, patches, hidden] where an encoder can be looked into: values of the graph, not its outputs."""
+    return ("embedding", *(f"block_{index}" for index in range(depth)))
+
+
 def graph_folder(checkpoint: Checkpoint, store: Path) -> Path:
     """Where `store` keeps everything exported from `checkpoint`: named by its weights, so a changed model never meets an old graph."""
     return store / checkpoint.digest[:16]
+
+
+def graph_digest(path: Path) -> str:
+    """Identity of a graph: of its file, and of the weights beside it. Reads them once."""
+    fields: list[str] = []
+    for file in (path, Path(f"{path}.data")):
+        if file.is_file():
+            with file.open("rb") as stream:
+                fields.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return digest("graph/1", *fields)

@@ -11,8 +11,9 @@ from typing import Any
 from glyph_rt.errors import EngineRefusedError
 from glyph_rt.identity import digest
 from glyph_rt.vision.gpu import Gpu
+from glyph_rt.vision.graph import FLAVOURS, PRECISIONS, GraphKind
 
-SCHEMA = "engine/1"
+SCHEMA = "engine/2"
 AHEAD = "any"  # gpu and driver of an engine built ahead of time, for a GPU that was not there
 
 
@@ -42,6 +43,7 @@ class Manifest:
     profile_digest: str
     flavour: str  # of the graph: portable or modern
     precision: str
+    colour: bool  # takes patches of 588 bytes
     plan_digest: str  # SHA-256
     plan_bytes: int
     created: str  # ISO 8601, UTC
@@ -51,6 +53,11 @@ class Manifest:
     scratch_bytes: int  # of activations, as the builder reported; 0: it did not
     parity: dict[str, float] = field(default_factory=dict)  # figures against the golden pages; empty: not run on a GPU yet
     schema: str = SCHEMA
+
+    @property
+    def kind(self) -> GraphKind:
+        """Of the graph it was built from."""
+        return GraphKind(self.flavour, self.precision, self.colour)
 
     @property
     def name(self) -> str:
@@ -92,4 +99,6 @@ class Manifest:
         wrong = [name for name, kind in names.items() if type(found[name]).__name__ not in (kind, "int" if kind == "float" else kind)]
         if wrong:
             raise ValueError(f"{wrong[0]} has the wrong type")
+        if found["flavour"] not in FLAVOURS or found["precision"] not in PRECISIONS:
+            raise ValueError(f"no graph is {found['flavour']} {found['precision']}")
         return cls(**found)

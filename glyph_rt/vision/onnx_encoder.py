@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from torch import Tensor
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError
 from glyph_rt.vision.geometry import VisionGeometry
-from glyph_rt.vision.graph import INPUTS, OUTPUT, GraphFacts
+from glyph_rt.vision.graph import INPUTS, OUTPUT, GraphFacts, stages
 from glyph_rt.vision.torch_encoder import VISION_PREFIX, checked_finite, geometry_cache
 from glyph_rt.vision.tower import COLOUR_PATCH_BYTES, PATCH_BYTES
+
+_SEEN = "seen_"  # before the name of a value that is looked at
 
 
 def open_session(checkpoint: Checkpoint, path: Path, providers: list[Any], options: ort.SessionOptions) -> tuple[Any, GraphFacts]:
@@ -43,7 +46,7 @@ def fitted(patches: NDArray[np.uint8], patch_bytes: int, encoder: str) -> NDArra
     if patches.shape[-1] != patch_bytes:
         raise EncoderError(
             f"the {encoder} encoder takes grey pages only; choose a --style without colour, or --encoder torch, "
-            "or run glyph-rt export --colour"
+            "or export and build with --colour"
         )
     return np.ascontiguousarray(patches)
 
@@ -58,7 +61,9 @@ class OnnxEncoder:
     def __init__(self, checkpoint: Checkpoint, path: Path, threads: int = 0) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads  # 0: one per core
-        self._session, self.facts = open_session(checkpoint, path, ["CPUExecutionProvider"], options)
+        self._path = path
+        self._provider: Any = "CPUExecutionProvider"
+        self._session, self.facts = open_session(checkpoint, path, [self._provider], options)
         self.name = f"onnx-{self.facts.kind.name}"
         self.geometry = geometry_cache(checkpoint, position_table(checkpoint))
         self.out_hidden = int(self.facts.out_hidden)
@@ -67,8 +72,38 @@ class OnnxEncoder:
         tokens = self._run(fitted(patches, self.facts.kind.patch_bytes, self.name), self.geometry(width, height))
         return checked_finite(tokens, self.name)
 
+    def observe(self, patches: NDArray[np.uint8], width: int, height: int) -> dict[str, Tensor]:
+        """By a session of its own, of the graph with more outputs. Needs the onnx package."""
+        names = (*stages(int(self.facts.depth)), OUTPUT)
+        model = _observed(self._path, names)
+        options = ort.SessionOptions()
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._path.parent))
+        feed = self._feed(fitted(patches, self.facts.kind.patch_bytes, self.name), self.geometry(width, height))
+        try:
+            session = ort.InferenceSession(model, options, providers=[self._provider])
+            found = session.run([_SEEN + name for name in names], feed)
+        except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+            raise EncoderError(f"ONNX Runtime cannot look into {self._path}: {str(error).splitlines()[0]}") from None
+        return {name: torch.from_numpy(values) for name, values in zip(names, found, strict=True)}
+
     def _run(self, patches: NDArray[np.uint8], geometry: VisionGeometry) -> Tensor:
         """Visual tokens fp32 on the CPU."""
-        feed = (patches, geometry.positions.numpy(), geometry.cos.numpy(), geometry.sin.numpy())
-        (tokens,) = self._session.run([OUTPUT], dict(zip(INPUTS, feed, strict=True)))
+        (tokens,) = self._session.run([OUTPUT], self._feed(patches, geometry))
         return torch.from_numpy(tokens).float()
+
+    def _feed(self, patches: NDArray[np.uint8], geometry: VisionGeometry) -> dict[str, NDArray[Any]]:
+        values = (patches, geometry.positions.numpy(), geometry.cos.numpy(), geometry.sin.numpy())
+        return dict(zip(INPUTS, values, strict=True))
+
+
+def _observed(path: Path, names: Sequence[str]) -> bytes:
+    """A graph that also gives these of its values, in fp32 and under other names; its weights stay where they are."""
+    try:
+        import onnx
+    except ImportError:
+        raise EncoderError("to look into it block by block: pip install 'glyph-rt[export]'") from None
+    model = onnx.load(path, load_external_data=False)
+    for name in names:
+        model.graph.node.append(onnx.helper.make_node("Cast", [name], [_SEEN + name], to=onnx.TensorProto.FLOAT))
+        model.graph.output.append(onnx.helper.make_tensor_value_info(_SEEN + name, onnx.TensorProto.FLOAT, None))
+    return bytes(model.SerializeToString())

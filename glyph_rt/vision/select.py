@@ -21,9 +21,11 @@ from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError, GlyphError, OptionError, ParityError
 from glyph_rt.identity import digest
 from glyph_rt.vision.candidates import ORACLE, Candidate, candidates
+from glyph_rt.vision.device import GpuUse
 from glyph_rt.vision.encoder import VisionEncoder
-from glyph_rt.vision.golden import Golden, Parity, check
+from glyph_rt.vision.golden import Golden, check
 from glyph_rt.vision.graph import graph_folder
+from glyph_rt.vision.parity import Parity
 from glyph_rt.vision.torch_encoder import TorchEncoder
 
 CHOICES = ("auto", "torch", "onnx", "tensorrt")  # or a candidate's name, or the beginning of one
@@ -52,19 +54,21 @@ class Trial:
     seconds: float = 0.0  # per page
     cosine: float = 1.0  # the lowest of any golden visual token with the oracle's
     error: float = 0.0  # the largest difference from the oracle, relative to its range
+    report: str = ""  # of a refusal, block by block
 
 
-def open_encoder(checkpoint: Checkpoint, choice: str, probe: ProbePage, store: Path) -> VisionEncoder:
+def open_encoder(checkpoint: Checkpoint, choice: str, probe: ProbePage, store: Path, use: GpuUse | None = None) -> VisionEncoder:
     """The encoder `choice` names: "torch" is the oracle, "auto" the fastest of all, "onnx" and "tensorrt" the fastest of their kind.
 
     Whatever it is, unless it is the oracle itself, it reproduced the golden pages just now. Candidates that do not are logged with their
-    figures, and the next fastest serves. Raises OptionError for an unknown choice, EncoderError when nothing that `choice` names can serve.
+    figures, and the next fastest serves. `use` says how the GPU may be used, if there is one. Raises OptionError for an unknown choice,
+    EncoderError when nothing that `choice` names can serve.
     """
     if choice.partition("-")[0] not in CHOICES:
         raise OptionError(f"no vision encoder {choice!r}; choose one of: {', '.join(CHOICES)}, or a name that glyph-rt doctor lists")
     if choice == ORACLE or (choice == "auto" and not store.is_dir()):  # before the digest, which reads every weight
         return TorchEncoder(checkpoint)
-    found = [c for c in candidates(checkpoint, store) if choice == "auto" or c.answers_to(choice)] if store.is_dir() else []
+    found = [c for c in candidates(checkpoint, store, use) if choice == "auto" or c.answers_to(choice)] if store.is_dir() else []
     if not found:
         what, command = ("engine", "build --profile NAME") if choice.startswith("tensorrt") else ("exported graph", "export")
         raise EncoderError(
@@ -73,16 +77,16 @@ def open_encoder(checkpoint: Checkpoint, choice: str, probe: ProbePage, store: P
     if [c.name for c in found] == [ORACLE]:
         return TorchEncoder(checkpoint)
     trials = survey(checkpoint, found, probe, store) if len(found) > 1 else [Trial(found[0].name)]
-    problems: list[GlyphError] = [(ParityError if t.refused else EncoderError)(t.problem) for t in trials if t.problem]
+    problems: list[GlyphError] = [_problem(t) for t in trials if t.problem]
     for problem in problems:
-        _log.log(logging.WARNING if isinstance(problem, ParityError) else logging.INFO, "%s; it is not used", problem)
+        _log_refusal(problem, logging.WARNING if isinstance(problem, ParityError) else logging.INFO)
     for trial in ranked(trials):
         candidate = next(c for c in found if c.name == trial.name)
         try:
-            return admit(candidate, checkpoint)[0]
+            return admit(candidate, checkpoint, large=candidate.on_gpu)[0]
         except GlyphError as error:
             problems.append(error)
-            _log.warning("%s; it is not used", error)
+            _log_refusal(error, logging.WARNING)
     raise problems[0]
 
 
@@ -105,22 +109,35 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
 def trial(candidate: Candidate, checkpoint: Checkpoint, probe: ProbePage) -> Trial:
     """Open one candidate, hold it to the golden pages, and time it on the probe page."""
     try:
-        encoder, parity = admit(candidate, checkpoint)
+        encoder, parity = admit(candidate, checkpoint, large=True)
         return Trial(candidate.name, "", False, seconds_per_page(encoder, probe), parity.cosine, parity.error)
+    except ParityError as error:
+        return Trial(candidate.name, str(error), refused=True, report=error.report)
     except GlyphError as error:
-        return Trial(candidate.name, str(error), isinstance(error, ParityError))
+        return Trial(candidate.name, str(error))
 
 
-def admit(candidate: Candidate, checkpoint: Checkpoint) -> tuple[VisionEncoder, Parity]:
+def admit(candidate: Candidate, checkpoint: Checkpoint, large: bool) -> tuple[VisionEncoder, Parity]:
     """The candidate's encoder, after it reproduced the golden pages. Raises EncoderError when there are none, ParityError if it did not.
 
-    The oracle is what they were made with: it needs none, so that it can serve whatever became of the store.
+    The oracle is what they were made with: it needs none, so that it can serve whatever became of the store. `large` golden pages are
+    looked at when a candidate is first tried; at a later load on a CPU the small ones do, since nothing there depends on the size.
     """
     if candidate.name == ORACLE:
-        return TorchEncoder(checkpoint), Parity(1.0, 0.0, "")
+        return TorchEncoder(checkpoint), Parity(1.0, 0.0)
     golden = Golden.load(candidate.golden, checkpoint.digest)
     encoder = candidate.open(golden)
-    return encoder, check(encoder, golden, candidate.precision)
+    return encoder, check(encoder, golden, candidate.precision, large)
+
+
+def _problem(trial: Trial) -> GlyphError:
+    return ParityError(trial.problem, report=trial.report) if trial.refused else EncoderError(trial.problem)
+
+
+def _log_refusal(problem: GlyphError, level: int) -> None:
+    """One line for people, and the report per block below it."""
+    report = problem.report if isinstance(problem, ParityError) else ""
+    _log.log(level, "%s; it is not used%s", problem, f"\n{report}" if report else "")
 
 
 def seconds_per_page(encoder: VisionEncoder, probe: ProbePage) -> float:
@@ -139,7 +156,7 @@ def _survey_key(checkpoint: Checkpoint, found: Sequence[Candidate], probe: Probe
     box = (_cpu_name(), str(os.cpu_count()), str(torch.get_num_threads()), gpu, torch.__version__, onnxruntime.__version__)
     page = f"{probe.width}x{probe.height}x{probe.patches.shape[-1]}"
     golden = (str(c.golden.stat().st_mtime_ns) if c.golden.is_file() else "none" for c in found)
-    return digest("survey/1", checkpoint.digest, *box, page, *(field for c in found for field in (c.name, c.signature)), *golden)
+    return digest("survey/2", checkpoint.digest, *box, page, *(field for c in found for field in (c.name, c.signature)), *golden)
 
 
 def _cpu_name() -> str:

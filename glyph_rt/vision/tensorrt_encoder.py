@@ -20,14 +20,13 @@ from torch import Tensor
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError
 from glyph_rt.memory import MIB
-from glyph_rt.vision.device import Buffer, Device, Event, Pinned, Stream, open_device
+from glyph_rt.vision.device import Buffer, Device, Event, GpuUse, Pinned, Stream, open_device
 from glyph_rt.vision.gpu import Gpu, find_gpu
-from glyph_rt.vision.graph import INPUTS, OUTPUT
+from glyph_rt.vision.graph import INPUTS, OUTPUT, stages
 from glyph_rt.vision.manifest import Wanted
-from glyph_rt.vision.onnx_encoder import position_table
+from glyph_rt.vision.onnx_encoder import fitted, position_table
 from glyph_rt.vision.store import Engine, EngineStore
 from glyph_rt.vision.torch_encoder import checked_finite, geometry_cache
-from glyph_rt.vision.tower import PATCH_BYTES
 from glyph_rt.vision.trt_api import Flavour, ICudaEngine, IExecutionContext, TensorRT, load
 
 PATCHES = INPUTS[0]
@@ -72,11 +71,13 @@ class TensorRTEncoder:
     def __init__(self, checkpoint: Checkpoint, engine: Engine, trt: TensorRT, device: Device, budget: int | None = None) -> None:
         vision = checkpoint.config.vision_config
         made = engine.manifest
-        self.name = f"{trt.flavour}-{made.flavour}-{made.precision}-grey"
+        self.name = f"{trt.flavour}-{made.kind.name}"
         self.out_hidden = int(vision.out_hidden_size)
+        self._stages = stages(vision.depth)
         self.geometry = geometry_cache(checkpoint, position_table(checkpoint))
         self._trt, self._device = trt, device
-        self._widths = dict(zip(INPUTS, (PATCH_BYTES, vision.hidden_size, *2 * (vision.hidden_size // vision.num_heads,)), strict=True))
+        head_dim = vision.hidden_size // vision.num_heads
+        self._widths = dict(zip(INPUTS, (made.kind.patch_bytes, vision.hidden_size, head_dim, head_dim), strict=True))
         self._lock = threading.Lock()  # one stream, one scratch memory
         self._shapes: OrderedDict[tuple[int, int], _Shape] = OrderedDict()
         self._page_size: tuple[int, int] | None = None  # whose geometry is on the device
@@ -84,31 +85,30 @@ class TensorRTEncoder:
             self._runtime = trt.runtime(trt.logger())
             self._engine = self._deserialize(engine)
             self._type = trt.output_type(self._engine, OUTPUT)
+            shown = (name for name in self._stages if name in _names(self._engine))
+            self._stream_types = {name: trt.output_type(self._engine, name) for name in shown}  # none in an engine that serves
             self.ranges = tuple(_ranges(self._engine))
             self._allocate(budget)
 
     @classmethod
     def open(
-        cls,
-        checkpoint: Checkpoint,
-        onnx_digest: str,
-        store: EngineStore,
-        flavour: Flavour,
-        library: str = "torch",
-        budget: int | None = None,
+        cls, checkpoint: Checkpoint, onnx_digest: str, store: EngineStore, flavour: Flavour, use: GpuUse | None = None
     ) -> TensorRTEncoder:
         """The encoder of this box's engine for a graph. Raises EncoderError, or EngineRefusedError with why no engine may be loaded."""
-        gpu: Gpu | None = find_gpu()
+        use = use or GpuUse()
+        gpu: Gpu | None = find_gpu(use.index)
         if gpu is None:  # before TensorRT is asked for anything: without a driver, some of its versions crash
             raise EncoderError("TensorRT needs an NVIDIA GPU with a working driver; choose another --encoder")
         trt = load(flavour)
         engine = store.find(Wanted(checkpoint.digest, onnx_digest, trt.flavour, trt.version, gpu))
-        return cls(checkpoint, engine, trt, open_device(library), budget)
+        return cls(checkpoint, engine, trt, open_device(use.library, use.index), use.workspace)
 
     def encode(self, patches: NDArray[np.uint8], width: int, height: int) -> Tensor:
-        pages, count, width_bytes = patches.shape
-        if width_bytes != PATCH_BYTES:
-            raise EncoderError("this engine takes grey pages only; choose a --style without colour, or another --encoder")
+        return checked_finite(self._encode(patches, width, height), self.name)
+
+    def _encode(self, patches: NDArray[np.uint8], width: int, height: int) -> Tensor:
+        patches = fitted(patches, self._widths[PATCHES], self.name)
+        pages, count, _ = patches.shape
         chosen = self._range(count, width, height)
         most = chosen.pages[1]
         waiting: deque[tuple[_Slot, int]] = deque()
@@ -125,7 +125,7 @@ class TensorRTEncoder:
                 tokens += [self._collect(*pending, count) for pending in waiting]
             finally:
                 self._stream.synchronize()  # after an error too: nothing may still be reading what the caller owns
-        return checked_finite(torch.cat(tokens), self.name)
+        return torch.cat(tokens)
 
     def _range(self, count: int, width: int, height: int) -> Range:
         for each in self.ranges:
@@ -203,18 +203,23 @@ class TensorRTEncoder:
             raise EncoderError(
                 f"TensorRT refuses engine {engine.manifest.name}; its log says why. Build it again, or choose another --encoder"
             )
-        names = {loaded.get_tensor_name(i) for i in range(loaded.num_io_tensors)}
-        if names != {*INPUTS, OUTPUT}:
+        names = _names(loaded)
+        if names - {*self._stages} != {*INPUTS, OUTPUT}:
             raise EncoderError(f"engine {engine.manifest.name} is no vision tower of ours: it has {', '.join(sorted(names))}")
+        found = loaded.get_tensor_profile_shape(PATCHES, 0)[0][-1]
+        if found != self._widths[PATCHES]:
+            raise EncoderError(f"engine {engine.manifest.name} takes patches of {found} bytes; its manifest says {self._widths[PATCHES]}")
         return loaded
 
     def _allocate(self, budget: int | None) -> None:
         """Everything on the device and all pinned memory, for the largest call of any range."""
         rows = max(r.patches[1] for r in self.ranges)  # of positions and rope
         calls = [(r.pages[1], r.patches[1]) for r in self.ranges]
+        most = max(pages * count for pages, count in calls)  # patches
         sizes = {name: 4 * rows * self._widths[name] for name in INPUTS[1:]}
-        sizes[PATCHES] = max(pages * count for pages, count in calls) * PATCH_BYTES
+        sizes[PATCHES] = most * self._widths[PATCHES]
         sizes[OUTPUT] = max(self._token_bytes(*call) for call in calls)
+        sizes |= {name: most * self._widths[INPUTS[1]] * _BYTES[kind] for name, kind in self._stream_types.items()}
         scratch = max(self._engine.get_device_memory_size_for_profile_v2(r.index) for r in self.ranges)
         self.device_bytes = sum(sizes.values()) + scratch
         if budget is not None and self.device_bytes > budget:
@@ -241,6 +246,23 @@ class TensorRTEncoder:
         self._page_size = (width, height)
 
 
+class ObservedTensorRTEncoder(TensorRTEncoder):
+    """Of a build that shows its residual stream: export/build.py makes one to find where an engine goes wrong. Takes one call's pages."""
+
+    def observe(self, patches: NDArray[np.uint8], width: int, height: int) -> dict[str, Tensor]:
+        pages, count, _ = patches.shape
+        found = {OUTPUT: self._encode(patches, width, height)}
+        with self._lock, _typed(self.name), self._device.active():
+            for name, kind in self._stream_types.items():
+                size = pages * count * self._widths[INPUTS[1]] * _BYTES[kind]
+                staging = self._device.pinned(size)
+                self._device.download(self._buffers[name], staging, size, self._stream)
+                self._stream.synchronize()
+                values = torch.from_numpy(staging.array).view(getattr(torch, kind))
+                found[name] = values.to(torch.float32, copy=True).view(pages, count, -1)
+        return found
+
+
 @contextmanager
 def _typed(name: str) -> Iterator[None]:
     """What CUDA, torch and TensorRT's bindings raise, as EncoderError: the next encoder can serve."""
@@ -248,6 +270,10 @@ def _typed(name: str) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError, TypeError) as error:
         raise EncoderError(f"the {name} encoder failed ({' '.join(str(error).split())[:300]})") from error
+
+
+def _names(engine: ICudaEngine) -> set[str]:
+    return {engine.get_tensor_name(i) for i in range(engine.num_io_tensors)}
 
 
 def _ranges(engine: ICudaEngine) -> Iterator[Range]:

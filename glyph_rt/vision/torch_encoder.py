@@ -13,6 +13,7 @@ from torch import Tensor
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import NonFiniteError
 from glyph_rt.vision.geometry import VisionGeometry, page_geometry
+from glyph_rt.vision.graph import OUTPUT, stages
 from glyph_rt.vision.tower import VisionTower, load_tower
 
 VISION_PREFIX = "model.visual."
@@ -49,15 +50,25 @@ class TorchEncoder:
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", precision: str = "fp32") -> None:
         self.name = torch_name(device, precision)
-        tower, table = load_tower(checkpoint.config.vision_config, checkpoint.tensors(VISION_PREFIX), DTYPES[precision])
+        vision = checkpoint.config.vision_config
+        tower, self.table = load_tower(vision, checkpoint.tensors(VISION_PREFIX), DTYPES[precision])
         self.tower: VisionTower = tower.to(device)
-        self.out_hidden = int(checkpoint.config.vision_config.out_hidden_size)
-        self.geometry = geometry_cache(checkpoint, table)
+        self.out_hidden = int(vision.out_hidden_size)
+        self.geometry = geometry_cache(checkpoint, self.table)
         self._device = device
 
     @torch.inference_mode()
     def encode(self, patches: NDArray[np.uint8], width: int, height: int) -> Tensor:
+        tokens = self.tower(*self._inputs(patches, width, height))
+        return checked_finite(tokens.float().cpu(), self.name)
+
+    @torch.inference_mode()
+    def observe(self, patches: NDArray[np.uint8], width: int, height: int) -> dict[str, Tensor]:
+        stream = list(self.tower.stream(*self._inputs(patches, width, height)))
+        names = (*stages(len(stream) - 1), OUTPUT)
+        return {name: x.float().cpu() for name, x in zip(names, (*stream, self.tower.merge(stream[-1])), strict=True)}
+
+    def _inputs(self, patches: NDArray[np.uint8], width: int, height: int) -> tuple[Tensor, ...]:
         geometry = self.geometry(width, height)
         inputs = (torch.from_numpy(np.ascontiguousarray(patches)), geometry.positions, geometry.cos, geometry.sin)
-        tokens = self.tower(*(t.to(self._device) for t in inputs))
-        return checked_finite(tokens.float().cpu(), self.name)
+        return tuple(t.to(self._device) for t in inputs)

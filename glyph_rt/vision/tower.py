@@ -13,7 +13,8 @@ before attention: TensorRT does not fuse an attention that is fed with FP32.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -144,11 +145,21 @@ class VisionTower(nn.Module):
         self.merger = Merger(config)
 
     def forward(self, patches: Tensor, positions: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        (last,) = deque(self.stream(patches, positions, cos, sin), maxlen=1)
+        return self.merge(last)
+
+    def stream(self, patches: Tensor, positions: Tensor, cos: Tensor, sin: Tensor) -> Iterator[Tensor]:
+        """The residual stream [pages, patches, hidden]: after the patch embedding, and after each block."""
         weight = self.patch.weight if patches.shape[-1] == PATCH_BYTES else self.colour_weight
         x = F.linear(patches.float(), weight.float(), self.patch.bias.float())
         x = (self.post_conv_layernorm(x) + positions).to(self.downsample.weight.dtype)
+        yield x
         for block in self.blocks:
             x = block(x, cos, sin)
+            yield x
+
+    def merge(self, x: Tensor) -> Tensor:
+        """What comes after the last block: four patches become one visual token."""
         x = self.post_layernorm(x)
         pages, count, hidden = x.shape
         # The four patches of a block follow each other, so the 2 x 2 convolution is one linear map.

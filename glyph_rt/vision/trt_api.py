@@ -14,7 +14,8 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast, get_args
 
@@ -31,6 +32,8 @@ FLOOR = (10, 3)  # JetPack 6.2; before it a context's memory cannot be ours (no 
 MODERN_FLOOR = (10, 15)  # the first parser of opset 23's Attention and RMSNormalization
 Shape = tuple[int, ...]
 _log = logging.getLogger("glyph_rt.tensorrt")
+_LOGGERS: list[tuple[Any, object]] = []  # one for each TensorRT that was imported: see TensorRT.logger
+_LOGGERS_LOCK = threading.Lock()
 
 
 class ITensor(Protocol):
@@ -40,7 +43,17 @@ class ITensor(Protocol):
     def shape(self) -> Sequence[int]: ...
 
 
+class ILayer(Protocol):
+    @property
+    def num_outputs(self) -> int: ...
+    def get_output(self, index: int) -> ITensor: ...
+
+
 class INetworkDefinition(Protocol):
+    @property
+    def num_layers(self) -> int: ...
+    def get_layer(self, index: int) -> ILayer: ...
+    def mark_output(self, tensor: ITensor) -> None: ...
     @property
     def num_inputs(self) -> int: ...
     def get_input(self, index: int) -> ITensor: ...
@@ -214,14 +227,40 @@ class TensorRT:
                 return ours
         raise EncoderError(f"the engine's {name} is {found}; expected float32, float16 or bfloat16")
 
-    def logger(self, messages: list[str] | None = None) -> object:
-        """A logger that sends warnings and errors to `logging`, and keeps every message in `messages` when given."""
+    def logger(self) -> object:
+        """The process's logger: warnings and errors go to `logging`, everything to whoever is `listening`.
+
+        TensorRT keeps the first logger it is given as long as anything made with it lives, and silently ignores every other.
+        """
+        with _LOGGERS_LOCK:
+            known = next((logger for module, logger in _LOGGERS if module is self.module), None)
+            if known is None:
+                known = self._new_logger()
+                _LOGGERS.append((self.module, known))
+            return known
+
+    @contextmanager
+    def listening(self) -> Iterator[list[str]]:
+        """Everything TensorRT says in this process, as it says it."""
+        messages: list[str] = []
+        listeners = cast(Any, self.logger()).listeners
+        listeners.append(messages)
+        try:
+            yield messages
+        finally:
+            listeners[:] = [other for other in listeners if other is not messages]
+
+    def _new_logger(self) -> object:
         severities = self.module.ILogger.Severity
         levels = {severities.INTERNAL_ERROR: logging.ERROR, severities.ERROR: logging.ERROR, severities.WARNING: logging.WARNING}
 
         class Logger(self.module.ILogger):  # type: ignore[name-defined, misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.listeners: list[list[str]] = []
+
             def log(self, severity: Any, message: str) -> None:
-                if messages is not None:
+                for messages in self.listeners:
                     messages.append(message)
                 _log.log(levels.get(severity, logging.DEBUG), "%s", message)
 

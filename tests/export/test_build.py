@@ -15,7 +15,7 @@ import onnx
 import pytest
 from glyph_rt.export.build import BuiltEngine, Fusion, build_engine, check_target
 from glyph_rt.export.graph_file import GraphFile
-from glyph_rt.export.profiles import Profile, load_profile
+from glyph_rt.export.profiles import Profile, load_profile, of_page
 from glyph_rt.export.vision import trace
 
 from glyph_rt.checkpoint import Checkpoint
@@ -40,12 +40,12 @@ def profile() -> Profile:
     return load_profile("rtx-4090")
 
 
-def graph(folder: Path, flavour: str, precision: str) -> GraphFile:
+def graph(folder: Path, flavour: str, precision: str, colour: bool = False) -> GraphFile:
     """The embedded reader's tower as it is exported, without golden pages."""
     checkpoint = Checkpoint.open(None)
     tower, table = load_tower(checkpoint.config.vision_config, checkpoint.tensors(VISION_PREFIX), DTYPES[precision])
     path = folder / f"{flavour}-{precision}.onnx"
-    trace(tower, table, GraphKind(flavour, precision)).save(path)
+    trace(tower, table, GraphKind(flavour, precision, colour)).save(path)
     return GraphFile.open(path)
 
 
@@ -64,6 +64,13 @@ def test_the_readers_tower_builds_with_every_attention_fused(engine: BuiltEngine
     assert len(engine.plan) > 1_000_000  # in bytes: TensorRT's own buffer says that it holds floats
     assert 0 < engine.scratch < 300 * 2**20  # two pages of 20,976 patches, whose scores alone would be 1.7 GB a head
     assert engine.timing_cache is None  # TensorRT for RTX keeps none
+
+
+def test_fusion_is_counted_beside_another_builder_that_lives(trt: TensorRT, profile: Profile, modern: GraphFile) -> None:
+    """TensorRT takes no second logger while anything made with the first one lives: a loaded encoder, or a build that failed."""
+    living = trt.builder(trt.logger())
+    assert build_engine(trt, modern, of_page(profile, 280, 140), DEPTH).fusion.complete
+    assert living is not None
 
 
 def test_fp32_is_built_unfused_and_loudly(trt: TensorRT, profile: Profile, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -102,9 +109,30 @@ def test_every_range_of_shapes_is_counted(trt: TensorRT, profile: Profile, moder
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("flavour", ["modern", "portable"])
-def test_both_flavours_fuse_in_bf16(trt: TensorRT, profile: Profile, tmp_path: Path, flavour: str) -> None:
-    assert build_engine(trt, graph(tmp_path, flavour, "bf16"), profile, DEPTH).fusion.complete
+def test_every_kind_of_graph_fuses(trt: TensorRT, profile: Profile, tmp_path: Path, flavour: str, precision: str, colour: bool) -> None:
+    assert build_engine(trt, graph(tmp_path, flavour, precision, colour), profile, DEPTH).fusion.complete
+
+
+def test_a_build_to_be_looked_into_shows_its_stream(
+    trt: TensorRT, profile: Profile, modern: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    module = trt.module
+    mark = module.INetworkDefinition.mark_output
+
+    def recorded(network: Any, tensor: Any) -> None:
+        shown.append(tensor.name)
+        mark(network, tensor)
+
+    monkeypatch.setattr(module.INetworkDefinition, "mark_output", recorded)
+    built = build_engine(trt, modern, of_page(profile, 280, 140), DEPTH, observed=True)
+    assert shown == ["embedding", "block_0", "block_1"] and len(built.plan) > 1_000_000
+    shown.clear()
+    build_engine(trt, modern, of_page(profile, 280, 140), DEPTH)
+    assert shown == []
 
 
 def test_a_graphs_identity_covers_the_weights_beside_it(modern: GraphFile, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def shaped(pages: Any = None, size: Any = None) -> dict[str, Any]:
         (sound() | {"workspace": "plenty"}, "workspace: 'plenty' is not a size"),
         (sound() | {"workspace": "1KiB"}, "workspace: "),
         (sound() | {"speed": "high"}, "speed: Extra inputs"),
-        (sound() | {"precision": "int4"}, r"precision: Input should be 'fp16', 'bf16' or 'fp32' \(it is 'int4'\)"),
+        (sound() | {"precision": "int4"}, r"precision: Input should be 'fp16', 'bf16', 'fp32' or 'int8' \(it is 'int4'\)"),
         (sound() | {"compute-capability": 8.9}, "compute-capability: Input should be a valid string"),
         (sound() | {"optimisation-level": 6}, "optimisation-level: .* 5"),
         (sound() | {"name": "../up"}, "name: "),

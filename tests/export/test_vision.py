@@ -65,7 +65,7 @@ def test_a_graph_says_what_it_is_and_computes_no_shapes(checkpoint: Checkpoint, 
     golden = Golden.load(golden_path(checkpoint, store, True), checkpoint.digest)
     assert said == {
         "model_digest": checkpoint.digest, "flavour": "modern", "precision": "fp32", "channels": "3", "patch_bytes": "588", "hidden": "64",
-        "heads": "2", "head_dim": "32", "depth": "2", "out_hidden": "128", "golden_digest": golden.digest, "exporter": "2",
+        "heads": "2", "head_dim": "32", "depth": "2", "out_hidden": "128", "golden_digest": golden.digest, "exporter": "3",
     }  # fmt: skip
     assert [i.name for i in model.graph.input] == list(INPUTS) and [o.name for o in model.graph.output] == [OUTPUT]
     assert not {"Shape", "Gather", "Range"} & {node.op_type for node in model.graph.node}
@@ -129,7 +129,9 @@ def test_only_the_vision_towers_tensors_are_read(tmp_path: Path) -> None:
     assert distance(found, torch.from_numpy(page.tokens)) < 1e-4
 
 
-@pytest.mark.parametrize(("wrong", "said"), [({"flavour": "classic"}, "portable, modern"), ({"precision": "int4"}, "fp32, fp16, bf16")])
+@pytest.mark.parametrize(
+    ("wrong", "said"), [({"flavour": "classic"}, "portable, modern"), ({"precision": "int4"}, "fp32, fp16, bf16, int8")]
+)
 def test_unknown_variants_are_named_with_those_there_are(wrong: dict[str, str], said: str) -> None:
     with pytest.raises(OptionError, match=said):
         GraphKind(**wrong)

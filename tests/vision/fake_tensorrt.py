@@ -1,11 +1,12 @@
 """A TensorRT and a GPU that are none: they compute by the torch oracle, and hold their user to the rules of the real ones.
 
 Work on a stream happens when somebody waits for it, never before: reading a result, or changing what a copy reads, too early shows. The
-fake's classes have TensorRT's names; a test checks that they have none that TensorRT lacks.
+fake's classes have TensorRT's names; a test checks that they have none that TensorRT lacks. On a GPU, StandInDevice runs the same on it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from glyph_rt.vision.device import Buffer, Pinned
-from glyph_rt.vision.graph import INPUTS, OUTPUT
+from glyph_rt.vision.device import Buffer, Pinned, TorchDevice
+from glyph_rt.vision.graph import INPUTS, OUTPUT, stages
 
 Shape = tuple[int, ...]
 
@@ -104,6 +105,13 @@ class FakeDevice:
     def memory(self) -> tuple[int, int]:
         return 1 << 34, 1 << 34
 
+    def bytes_at(self, address: int) -> torch.Tensor:
+        return torch.from_numpy(self.at[address])
+
+    def launch(self, handle: int, work: Callable[[], None]) -> None:
+        assert handle == FakeStream.handle and self.depth
+        self.streams[-1].work.append(work)
+
     def capture(self, stream: Any, work: Callable[[], None]) -> Callable[[], None] | None:
         if not self.graphs:
             return None
@@ -119,13 +127,41 @@ class FakeDevice:
         return replay
 
 
+class StandInDevice(TorchDevice):
+    """A real GPU, on which torch stands in for TensorRT: all of an encoder runs there but NVIDIA's engine."""
+
+    def __init__(self, index: int = 0) -> None:
+        super().__init__(index)
+        self.owners: dict[int, torch.Tensor] = {}
+        self.captured = 0
+
+    def allocate(self, size: int) -> Buffer:
+        buffer = super().allocate(size)
+        self.owners[buffer.address] = buffer.owner
+        return buffer
+
+    def bytes_at(self, address: int) -> torch.Tensor:
+        return self.owners[address]
+
+    def launch(self, handle: int, work: Callable[[], None]) -> None:
+        with torch.inference_mode(), torch.cuda.stream(torch.cuda.ExternalStream(handle)):  # type: ignore[no-untyped-call]
+            work()
+
+    def capture(self, stream: Any, work: Callable[[], None]) -> Callable[[], None] | None:
+        self.captured += 1
+        return super().capture(stream, work)
+
+
 class FakeTensorRT:
     """The module. `tower` is what its engine computes, from the four inputs to the tokens; `ranges` are its optimisation profiles."""
 
     __version__ = "10.16.1.11"
 
-    def __init__(self, device: FakeDevice, tower: Callable[..., torch.Tensor], ranges: list[tuple[Shape, Shape]], **faults: Any) -> None:
+    def __init__(
+        self, device: FakeDevice | StandInDevice, tower: Callable[..., torch.Tensor], ranges: list[tuple[Shape, Shape]], **faults: Any
+    ) -> None:
         self.device, self.tower, self.ranges, self.faults = device, tower, ranges, faults
+        self.stages = stages(len(tower.blocks)) if faults.get("shows_stream") else ()  # type: ignore[attr-defined]
         self.contexts: list[IExecutionContext] = []
         self.deserialized: list[bytes] = []
 
@@ -155,7 +191,7 @@ class Runtime:
 class ICudaEngine:
     def __init__(self, fake: FakeTensorRT) -> None:
         self._fake = fake
-        self._names = [*INPUTS, OUTPUT] if not fake.faults.get("other_names") else ["input", "output"]
+        self._names = [*INPUTS, OUTPUT, *fake.stages] if not fake.faults.get("other_names") else ["input", "output"]
         self.num_io_tensors = len(self._names)
         self.num_optimization_profiles = len(fake.ranges)
 
@@ -167,7 +203,8 @@ class ICudaEngine:
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Shape]:
         least, most = self._fake.ranges[profile_index]
-        return [(*least, 196), (*most, 196), (*most, 196)]
+        width = self._fake.faults.get("patch_bytes", 196)
+        return [(*least, width), (*most, width), (*most, width)]
 
     def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
         pages, patches = self._fake.ranges[profile_index][1]
@@ -191,7 +228,7 @@ class IExecutionContext:
         self._used = False
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
-        assert stream_handle == FakeStream.handle and not self._used
+        assert stream_handle and not self._used
         self._profile = profile_index
         return True
 
@@ -216,7 +253,7 @@ class IExecutionContext:
         return 16 * pages * patches + int(self._fake.faults.get("more_scratch", 0))
 
     def set_device_memory(self, memory: int, size: int) -> None:
-        assert memory % 256 == 0 and size <= self._fake.device.at[memory].size
+        assert memory % 256 == 0 and size <= len(self._fake.device.bytes_at(memory))
         self._scratch = size
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
@@ -224,26 +261,29 @@ class IExecutionContext:
         return True
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        assert stream_handle == FakeStream.handle and self._fake.device.depth
-        assert self.infer_shapes() == [] and self._addresses.keys() == {*INPUTS, OUTPUT}
+        assert self.infer_shapes() == [] and self._addresses.keys() == {*INPUTS, OUTPUT, *self._fake.stages}
         assert self._scratch >= self.update_device_memory_size_for_shapes()
         if self._fake.faults.get("fails"):
             return False
         self._used = True
-        self._fake.device.streams[-1].work.append(self._compute)
+        self._fake.device.launch(stream_handle, self._compute)
         return True
 
     def _compute(self) -> None:
-        tokens = self._fake.tower(*(self._input(name) for name in INPUTS))
+        inputs = [self._input(name) for name in INPUTS]
+        self._write(OUTPUT, self._fake.tower(*inputs))
+        for name, values in zip(self._fake.stages, self._fake.tower.stream(*inputs), strict=False):  # type: ignore[attr-defined]
+            self._write(name, values)
+
+    def _write(self, name: str, values: torch.Tensor) -> None:
         kind = (torch.float32, torch.float16, torch.bfloat16)[self._fake.faults.get("dtype", FakeTensorRT.DataType.HALF)]
-        data = tokens.to(kind).contiguous().view(torch.uint8).numpy().reshape(-1)
-        self._fake.device.at[self._addresses[OUTPUT]][: data.size] = data
+        data = values.to(kind).contiguous().view(torch.uint8).flatten()
+        self._fake.device.bytes_at(self._addresses[name])[: len(data)] = data
 
     def _input(self, name: str) -> torch.Tensor:
-        shape, memory = self._shapes[name], self._fake.device.at[self._addresses[name]]
-        kind = np.dtype(np.uint8 if name == INPUTS[0] else np.float32)
-        size = int(np.prod(shape)) * kind.itemsize
-        return torch.from_numpy(memory[:size].view(kind).reshape(shape).copy())
+        shape, memory = self._shapes[name], self._fake.device.bytes_at(self._addresses[name])
+        kind = torch.uint8 if name == INPUTS[0] else torch.float32
+        return memory[: math.prod(shape) * kind.itemsize].view(kind).view(shape)
 
     def _out_hidden(self) -> int:
         return int(self._fake.tower.config.out_hidden_size)  # type: ignore[attr-defined]

@@ -15,6 +15,9 @@ from transformers.models.glm4v.modeling_glm4v import Glm4vVisionModel
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.typeset import PRESETS, Page, Style, Typesetter
 from glyph_rt.vision import ProbePage
+from glyph_rt.vision.golden import GoldenPage
+from glyph_rt.vision.graph import OUTPUT
+from glyph_rt.vision.torch_encoder import TorchEncoder
 from tests.conftest import TEXT
 
 GREY, RED = "#000000", "#B01030"
@@ -39,6 +42,14 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest difference, relative to the expected range."""
     assert found.shape == expected.shape
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+def golden_page(name: str, patches: np.ndarray, width: int, height: int, oracle: TorchEncoder) -> GoldenPage:
+    """As an export makes it, of a page's patches."""
+    found = {stage: values[0].numpy() for stage, values in oracle.observe(patches[None], width, height).items()}
+    rows = np.arange(0, len(patches) // 4, 7)
+    tokens = found.pop(OUTPUT)[rows]
+    return GoldenPage(name, width, height, patches, rows, tokens, np.stack([values[4 * rows] for values in found.values()]))
 
 
 def random_tower(path: Path, size: dict[str, Any]) -> tuple[Checkpoint, Glm4vVisionModel]:

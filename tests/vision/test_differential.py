@@ -14,9 +14,9 @@ import torch
 from glyph_rt.export.vision import export_vision
 
 from glyph_rt.vision.encoder import VisionEncoder
-from glyph_rt.vision.golden import MIN_COSINE, compare
 from glyph_rt.vision.graph import FLAVOURS, GraphKind
 from glyph_rt.vision.onnx_encoder import OnnxEncoder
+from glyph_rt.vision.parity import MIN_COSINE, Parity
 from glyph_rt.vision.torch_encoder import TorchEncoder
 from tests.conftest import processor_inputs
 from tests.vision.parts import GREY, MIDDLE, RED, TINY, pages_of, random_tower, stacked
@@ -67,9 +67,9 @@ def assert_equal(towers: Towers, size: str, encoder: VisionEncoder, precision: s
     patches, expected = towers.expected(size, *shape, colour)
     found = encoder.encode(patches, *shape[:2])
     assert found.shape == expected.shape
-    parity = compare(found.flatten(0, 1), expected.flatten(0, 1), f"{shape} {colour}")
-    print(f"{size} {encoder.name}: {parity}")  # shown with -s: what TOLERANCE is set by
-    assert parity.error <= TOLERANCE[precision] and parity.cosine >= MIN_COSINE, str(parity)
+    parity = Parity.of(found.flatten(0, 1), expected.flatten(0, 1))
+    print(f"{size} {encoder.name} {shape} {colour}: {parity}")  # shown with -s: what TOLERANCE is set by
+    assert parity.error <= TOLERANCE[precision] and parity.cosine >= MIN_COSINE, f"{shape} {colour}: {parity}"
 
 
 @pytest.mark.parametrize(("size", "how"), CASES, ids=lambda value: value.name if isinstance(value, GraphKind) else str(value))

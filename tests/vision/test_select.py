@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-import torch
-from glyph_rt.export.golden import ensure_golden
 from glyph_rt.export.vision import export_vision
-from safetensors.torch import save_file
 
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.errors import EncoderError, NonFiniteError, OptionError, ParityError
-from glyph_rt.vision import open_encoder, select
+from glyph_rt.errors import EncoderError, EngineRefusedError, OptionError, ParityError
+from glyph_rt.vision import open_encoder, select, tensorrt_encoder
 from glyph_rt.vision.candidates import candidates
-from glyph_rt.vision.golden import check, golden_path
-from glyph_rt.vision.graph import GraphKind, graph_folder
+from glyph_rt.vision.golden import golden_path
+from glyph_rt.vision.graph import GraphKind, graph_digest, graph_folder
 from glyph_rt.vision.manifest import Manifest
 from glyph_rt.vision.onnx_encoder import OnnxEncoder
 from glyph_rt.vision.store import EngineStore
 from glyph_rt.vision.torch_encoder import TorchEncoder
-from tests.vision.parts import GREY, RED, distance, pages_of, probe, random_tower, stacked
+from glyph_rt.vision.trt_api import TensorRT
+from tests.vision.parts import GREY, RED, distance, pages_of, probe, stacked
+from tests.vision.test_store import ADA, PLAN_BYTES, manifest
 
 FP32, BF16 = GraphKind(), GraphKind("modern", "bf16")
 
@@ -112,11 +112,13 @@ def test_a_graph_that_does_not_reproduce_the_golden_pages_is_refused(
     checkpoint: Checkpoint, store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bend(FP32.path(checkpoint, store))
-    with pytest.raises(ParityError, match=r"differs from the torch oracle: lowest cosine 0\.\d+, .* limits for fp32 are 0.999 and 1e-04"):
+    figures = r"lowest cosine 0\.\d+, .*; the limits for fp32 are 0.999 and 1e-04"
+    said = rf"differs from the torch oracle on golden page 'text': {figures}; the first to go off is \w+: "
+    with pytest.raises(ParityError, match=said):
         open_encoder(checkpoint, "onnx", probe(), store)
     caplog.clear()
     assert open_encoder(checkpoint, "auto", probe(), store).name == "torch"
-    assert "differs from the torch oracle" in caplog.text and "it is not used" in caplog.text
+    assert "differs from the torch oracle" in caplog.text and "it is not used\ngolden page 'text', block by block" in caplog.text
 
 
 def test_the_gate_holds_at_every_load_also_when_timings_are_remembered(
@@ -148,20 +150,47 @@ def test_without_its_golden_pages_a_graph_is_not_used(checkpoint: Checkpoint, st
 def test_an_engine_without_a_gpu_is_passed_over(
     checkpoint: Checkpoint, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("glyph_rt.vision.tensorrt_encoder.find_gpu", lambda: None)
+    monkeypatch.setattr("glyph_rt.vision.tensorrt_encoder.find_gpu", lambda _: None)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    plan = b"a plan"
-    made_by = {"tensorrt": "tensorrt-rtx", "version": "1.7", "gpu": "any", "compute_capability": "8.9", "driver": "any"}
-    graph = {"onnx_digest": "graph", "profile": "rtx-4090", "profile_digest": "p", "flavour": "modern", "precision": "fp16"}
-    build = {"created": "today", "fused": 2, "depth": 2, "build_seconds": 1.0, "scratch_bytes": 1}
-    identity = {"plan_digest": hashlib.sha256(plan).hexdigest(), "plan_bytes": len(plan)}
     for model in (checkpoint.digest, "another model"):
-        EngineStore(store / "tensorrt").publish(Manifest(model_digest=model, **made_by, **graph, **build, **identity), memoryview(plan))
+        publish(store, manifest(PLAN_BYTES, model_digest=model, tensorrt="tensorrt-rtx", gpu="any", driver="any"))
     assert names(checkpoint, store)[2:] == ["tensorrt-rtx-modern-fp16-grey"]
     for choice in ("tensorrt", "tensorrt-rtx-modern-fp16-grey"):
         with pytest.raises(EncoderError, match="TensorRT needs an NVIDIA GPU"):
             open_encoder(checkpoint, choice, probe(), store)
     assert not open_encoder(checkpoint, "auto", probe(), store).name.startswith("tensorrt")
+
+
+def test_an_engine_of_a_graph_that_was_exported_again_is_stale(
+    checkpoint: Checkpoint, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    trt: Any = SimpleNamespace(__version__="10.16.1.11")
+    monkeypatch.setattr(tensorrt_encoder, "find_gpu", lambda _: ADA)
+    monkeypatch.setattr(tensorrt_encoder, "load", lambda _: TensorRT(trt, "tensorrt"))
+    graph = FP32.path(checkpoint, store)
+    of_graph = {"model_digest": checkpoint.digest, "flavour": "portable", "precision": "fp32"}
+
+    def refusal() -> EncoderError:
+        """Why the engine cannot serve; one that is as it should be fails later, since there is no GPU."""
+        with pytest.raises(EncoderError) as caught:
+            open_encoder(checkpoint, "tensorrt", probe(), store)
+        return caught.value
+
+    publish(store, manifest(PLAN_BYTES, onnx_digest=graph_digest(graph), **of_graph))
+    assert "torch has no GPU here" in str(refusal())
+    bend(graph)  # as exporting again with another version would
+    stale = refusal()
+    assert isinstance(stale, EngineRefusedError) and stale.reason == "stale"
+    publish(store, manifest(PLAN_BYTES, onnx_digest=graph_digest(graph), **of_graph))
+    assert names(checkpoint, store).count("tensorrt-portable-fp32-grey") == 1, "the stale one beside it is no candidate of its own"
+    assert "torch has no GPU here" in str(refusal())
+    graph.unlink()
+    assert "torch has no GPU here" in str(refusal())
+
+
+def publish(store: Path, made: Manifest) -> None:
+    EngineStore(store / "tensorrt").publish(made, memoryview(PLAN_BYTES))
 
 
 def test_foreign_old_and_broken_graphs_are_refused(checkpoint: Checkpoint, store: Path, tmp_path: Path) -> None:
@@ -202,48 +231,3 @@ def test_bf16_is_torchs_here_since_onnx_runtime_cannot_run_it(checkpoint: Checkp
     encoder = open_encoder(checkpoint, "torch-bf16", probe(), store)
     pages = stacked(pages_of(280, 140, 2))
     assert 1e-4 < distance(encoder.encode(pages, 280, 140), TorchEncoder(checkpoint).encode(pages, 280, 140)) < 0.1
-
-
-def overflowing(tmp_path: Path, factor: float) -> Checkpoint:
-    """A tower that is the same function for every factor: what one matrix of its first block is multiplied by, the next is divided by."""
-    size = {"hidden_size": 64, "depth": 2, "num_heads": 2, "out_hidden_size": 96, "intermediate_size": 64}
-    checkpoint, _ = random_tower(tmp_path / "model", size)
-    tensors = dict(checkpoint.tensors(""))
-    tensors["model.visual.blocks.0.mlp.up_proj.weight"] *= factor
-    tensors["model.visual.blocks.0.mlp.down_proj.weight"] /= factor
-    return rewritten(tensors, checkpoint)
-
-
-@pytest.mark.parametrize("flavour", ["portable", "modern"])
-def test_weights_that_overflow_fp16_are_refused_and_the_next_serves(tmp_path: Path, flavour: str, caplog: pytest.LogCaptureFixture) -> None:
-    checkpoint, store = overflowing(tmp_path, 2.0**24), tmp_path / "store"
-    export_vision(checkpoint, store, GraphKind(flavour, "fp16"))
-    with pytest.raises(ParityError, match=f"onnx-{flavour}-fp16-grey encoder produces NaN or infinity on golden page 'text'"):
-        open_encoder(checkpoint, "onnx", probe(), store)
-    caplog.clear()
-    assert open_encoder(checkpoint, "auto", probe(), store).name == "torch"
-    assert f"onnx-{flavour}-fp16-grey" in caplog.text and "it is not used" in caplog.text
-
-
-def test_activations_that_overflow_fp16_are_refused_and_bf16_passes(tmp_path: Path) -> None:
-    """On torch, since ONNX Runtime's CPU provider computes FP16 graphs in fp32 and so does not overflow."""
-    checkpoint = overflowing(tmp_path, 2.0**15)
-    golden = ensure_golden(checkpoint, tmp_path / "store", False)
-    with pytest.raises(ParityError, match="the torch-fp16 encoder produces NaN or infinity"):
-        check(TorchEncoder(checkpoint, precision="fp16"), golden, "fp16")
-    check(TorchEncoder(checkpoint, precision="bf16"), golden, "bf16")
-
-
-def test_weights_with_nan_are_not_exported(tmp_path: Path) -> None:
-    checkpoint, _ = random_tower(tmp_path / "model", {"hidden_size": 32, "depth": 1, "num_heads": 1, "out_hidden_size": 48})
-    tensors = dict(checkpoint.tensors(""))
-    tensors["model.visual.blocks.0.attn.qkv.weight"][0, 0] = float("nan")
-    checkpoint = rewritten(tensors, checkpoint)
-    with pytest.raises(NonFiniteError):
-        export_vision(checkpoint, tmp_path / "store")
-    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
-
-
-def rewritten(tensors: dict[str, torch.Tensor], checkpoint: Checkpoint) -> Checkpoint:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, checkpoint.path / "model.safetensors")
-    return Checkpoint.open(checkpoint.path)

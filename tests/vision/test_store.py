@@ -39,6 +39,7 @@ def manifest(plan: bytes = PLAN_BYTES, **changes: object) -> Manifest:
         profile_digest="p" * 64,
         flavour="modern",
         precision="fp16",
+        colour=False,
         plan_digest=hashlib.sha256(plan).hexdigest(),
         plan_bytes=len(plan),
         created="2026-11-21T12:00:00+00:00",

@@ -14,17 +14,16 @@ import torch
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.cli import build
 from glyph_rt.errors import EncoderError, EngineRefusedError, NonFiniteError, OptionError, ParityError
-from glyph_rt.typeset import PRESETS, Style, Typesetter
 from glyph_rt.vision import tensorrt_encoder
 from glyph_rt.vision.device import Device, open_device
-from glyph_rt.vision.golden import Golden, GoldenPage
+from glyph_rt.vision.golden import Golden, look_into
 from glyph_rt.vision.store import Engine, EngineStore
-from glyph_rt.vision.tensorrt_encoder import PAGE_SHAPES, TensorRTEncoder
+from glyph_rt.vision.tensorrt_encoder import PAGE_SHAPES, ObservedTensorRTEncoder, TensorRTEncoder
 from glyph_rt.vision.torch_encoder import TorchEncoder
 from glyph_rt.vision.trt_api import TensorRT
-from tests.conftest import TEXT
 from tests.vision import fake_tensorrt
 from tests.vision.fake_tensorrt import FakeDevice, FakeTensorRT
+from tests.vision.parts import GREY, RED, distance, golden_page, pages_of, stacked
 from tests.vision.test_store import ADA, manifest
 from tests.vision.test_trt_api import recorded
 
@@ -35,12 +34,21 @@ PLAN = b"a plan"
 class Box:
     """A box with the fake in it."""
 
-    def __init__(self, checkpoint: Checkpoint, graphs: bool = True, ranges: Any = None, budget: int | None = None, **faults: Any) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        graphs: bool = True,
+        ranges: Any = None,
+        budget: int | None = None,
+        colour: bool = False,
+        **faults: Any,
+    ) -> None:
         self.oracle = TorchEncoder(checkpoint)
         self.device = FakeDevice(graphs)
-        self.trt = FakeTensorRT(self.device, self.oracle.tower, ranges or RANGES, **faults)
-        made = manifest(PLAN)
-        self.encoder = TensorRTEncoder(checkpoint, Engine(made, memoryview(PLAN)), TensorRT(self.trt, "tensorrt"), self.device, budget)
+        self.trt = FakeTensorRT(self.device, self.oracle.tower, ranges or RANGES, **{"patch_bytes": 588 if colour else 196} | faults)
+        made = manifest(PLAN, colour=colour)
+        encoder_class = ObservedTensorRTEncoder if faults.get("shows_stream") else TensorRTEncoder
+        self.encoder = encoder_class(checkpoint, Engine(made, memoryview(PLAN)), TensorRT(self.trt, "tensorrt"), self.device, budget)
 
     def check(self, count: int, width: int, height: int, tolerance: float = 2e-3) -> None:
         patches = pages(count, width, height)
@@ -50,9 +58,7 @@ class Box:
 
 
 def pages(count: int, width: int, height: int) -> np.ndarray:
-    style = Style.from_json(PRESETS["reader"].to_json() | {"page-size": f"{width},{height}"}, "test")
-    drawn = list(Typesetter(style).pages(TEXT * 60))[:count]
-    return np.stack([page.patches for page in drawn])
+    return stacked(pages_of(width, height, count))
 
 
 def test_it_computes_what_the_oracle_does(checkpoint: Checkpoint) -> None:
@@ -64,6 +70,15 @@ def test_it_computes_what_the_oracle_does(checkpoint: Checkpoint) -> None:
     box.check(2, 588, 840)  # the second range: one page a call
     box.check(3, 140, 280)  # as many patches as before, other geometry
     assert box.device.depth == 0
+
+
+def test_an_engine_with_colour_takes_grey_pages_too(checkpoint: Checkpoint) -> None:
+    box = Box(checkpoint, colour=True)
+    assert box.encoder.name == "tensorrt-modern-fp16-colour"
+    for colour in (RED, GREY):
+        patches = stacked(pages_of(280, 140, 4, colour))
+        found, expected = box.encoder.encode(patches, 280, 140), box.oracle.encode(patches, 280, 140)
+        assert distance(found, expected) < 2e-3
 
 
 def test_a_page_shape_is_captured_once_and_replayed(checkpoint: Checkpoint) -> None:
@@ -122,6 +137,7 @@ def test_memory_is_refused_before_it_is_taken(checkpoint: Checkpoint) -> None:
         ({"refuses_plan": True}, "TensorRT refuses engine"),
         ({"other_names": True}, "no vision tower of ours: it has input, output"),
         ({"dtype": 99}, "expected float32"),
+        ({"patch_bytes": 588}, "takes patches of 588 bytes; its manifest says 196"),
     ],
 )
 def test_an_engine_that_is_not_ours_is_refused_at_the_start(checkpoint: Checkpoint, fault: dict[str, Any], message: str) -> None:
@@ -156,11 +172,10 @@ def test_nan_is_an_error_and_not_an_answer(checkpoint: Checkpoint) -> None:
 
 def test_a_new_engine_is_proven_on_the_golden_pages(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     box = Box(checkpoint)
-    patches = pages(2, 280, 140)
-    tokens = box.oracle.encode(patches, 280, 140).numpy()
-    rows = np.arange(0, 50, 7)
-    golden = Golden("m" * 64, tuple(GoldenPage(f"page {i}", 280, 140, patches[i], rows, tokens[i][rows]) for i in range(2)))
-    monkeypatch.setattr(build, "open_device", lambda: box.device)
+    golden = Golden(
+        "m" * 64, tuple(golden_page(name, page, 280, 140, box.oracle) for name, page in zip("ab", pages(2, 280, 140), strict=True))
+    )
+    monkeypatch.setattr(build, "open_device", lambda _: box.device)
     engine, trt = Engine(manifest(PLAN), memoryview(PLAN)), TensorRT(box.trt, "tensorrt")
     parity = build.prove(checkpoint, engine, trt, golden)
     assert 0.99999 < parity.cosine <= 1.000001 and 0 < parity.error < 2e-3
@@ -169,16 +184,28 @@ def test_a_new_engine_is_proven_on_the_golden_pages(checkpoint: Checkpoint, monk
         build.prove(checkpoint, engine, trt, golden)
 
 
+def test_a_build_that_shows_its_stream_tells_the_block_that_is_off(checkpoint: Checkpoint) -> None:
+    page = golden_page("text", pages(1, 280, 140)[0], 280, 140, TorchEncoder(checkpoint))
+    box = Box(checkpoint, shows_stream=True)
+    box.check(3, 280, 140)
+    assert isinstance(box.encoder, ObservedTensorRTEncoder)
+    assert look_into(box.encoder, page, "fp16").first_off is None
+    box.oracle.tower.blocks[1].mlp.down_proj.weight.data = box.oracle.tower.blocks[1].mlp.down_proj.weight * float("inf")
+    report = look_into(box.encoder, page, "fp16")
+    assert report.first_off is not None and report.first_off.name == "block_1" and report.first_off.lost > 0
+    assert [stage.sound("fp16") for stage in report.stages] == [True, True, False, False]
+
+
 def test_an_engine_of_the_store_is_opened_on_its_box_only(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     box, store = Box(checkpoint), EngineStore(tmp_path / "engines", tmp_path / "key")
     store.publish(manifest(PLAN, model_digest=checkpoint.digest), memoryview(PLAN))
-    monkeypatch.setattr(tensorrt_encoder, "find_gpu", lambda: ADA)
+    monkeypatch.setattr(tensorrt_encoder, "find_gpu", lambda _: ADA)
     monkeypatch.setattr(tensorrt_encoder, "load", lambda _: TensorRT(box.trt, "tensorrt"))
-    monkeypatch.setattr(tensorrt_encoder, "open_device", lambda _: box.device)
+    monkeypatch.setattr(tensorrt_encoder, "open_device", lambda *_: box.device)
     box.encoder = TensorRTEncoder.open(checkpoint, "o" * 64, store, "tensorrt")
     box.check(2, 280, 140)
     loaded = len(box.trt.deserialized)
-    monkeypatch.setattr(tensorrt_encoder, "find_gpu", lambda: dataclasses.replace(ADA, driver="575.51.03"))
+    monkeypatch.setattr(tensorrt_encoder, "find_gpu", lambda _: dataclasses.replace(ADA, driver="575.51.03"))
     with pytest.raises(EngineRefusedError, match=r"built for driver 580\.65\.06; this is 575\.51\.03"):
         TensorRTEncoder.open(checkpoint, "o" * 64, store, "tensorrt")
     assert len(box.trt.deserialized) == loaded  # refused before TensorRT saw a byte
@@ -198,7 +225,7 @@ def test_an_error_of_cuda_is_one_the_next_encoder_can_stand_in_for(checkpoint: C
 
 
 def test_without_a_gpu_tensorrt_is_never_touched(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.setattr(tensorrt_encoder, "find_gpu", lambda: None)
+    monkeypatch.setattr(tensorrt_encoder, "find_gpu", lambda _: None)
     monkeypatch.setattr(tensorrt_encoder, "load", lambda _: pytest.fail("TensorRT was loaded"))
     with pytest.raises(EncoderError, match="needs an NVIDIA GPU"):
         TensorRTEncoder.open(checkpoint, "o" * 64, EngineStore(tmp_path), "tensorrt")
@@ -229,5 +256,7 @@ def test_a_device_without_a_gpu_is_a_typed_error() -> None:
         open_device("torch")
     with pytest.raises(EncoderError, match="pycuda has no GPU here"):
         open_device("pycuda")
-    with pytest.raises(OptionError, match="choose torch or pycuda"):
+    with pytest.raises(EncoderError, match=r"torch has no GPU here .*; pycuda has no GPU here"):
+        open_device("auto")
+    with pytest.raises(OptionError, match="choose auto, torch or pycuda"):
         open_device("jax")

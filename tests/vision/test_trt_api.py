@@ -103,11 +103,12 @@ def test_strong_typing_is_asked_for_by_name_where_there_is_such_a_flag() -> None
 @needs_rtx
 def test_loggers_and_recorders_work_as_tensorrts_own_classes(caplog: pytest.LogCaptureFixture) -> None:
     trt = trt_api.load("tensorrt-rtx")
-    messages: list[str] = []
-    logger: Any = trt.logger(messages)
-    with caplog.at_level(logging.WARNING, "glyph_rt.tensorrt"):
+    logger: Any = trt.logger()
+    assert trt_api.load("tensorrt-rtx").logger() is logger, "TensorRT ignores a second one"
+    with caplog.at_level(logging.WARNING, "glyph_rt.tensorrt"), trt.listening() as messages:
         logger.log(trt.module.ILogger.Severity.INFO, "quiet")
         logger.log(trt.module.ILogger.Severity.WARNING, "loud")
+    logger.log(trt.module.ILogger.Severity.INFO, "nobody listens")
     assert messages == ["quiet", "loud"]
     assert caplog.messages == ["loud"]
     recorder: Any = trt.recorder()
