@@ -10,104 +10,54 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from glyph_rt import __version__
 from glyph_rt.errors import AddressError, ModelError
 from glyph_rt.language import Sampling
 from glyph_rt.runtime import Runtime
+from glyph_rt.service.about import RuntimeService
 from glyph_rt.service.address import Address
 from glyph_rt.service.answers import AnswerService
-from glyph_rt.service.calls import Context, Desk, well_formed
+from glyph_rt.service.audit import AuditLog
+from glyph_rt.service.auth import Security, TokenAuthentication
+from glyph_rt.service.calls import Desk
 from glyph_rt.service.decoding import LenientDecoding
-from glyph_rt.service.documents import DocumentService, pages_limit
+from glyph_rt.service.documents import DocumentService
 from glyph_rt.service.limits import ServiceLimits
-from glyph_rt.v1 import answers_pb2, answers_pb2_grpc, documents_pb2, documents_pb2_grpc, runtime_pb2_grpc
-from glyph_rt.v1 import runtime_pb2 as pb
+from glyph_rt.service.logs import LOG, phase
+from glyph_rt.service.tokens import TokenFile
+from glyph_rt.v1 import answers_pb2, answers_pb2_grpc, documents_pb2, documents_pb2_grpc, runtime_pb2, runtime_pb2_grpc
 
 SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
-    for module, name in ((documents_pb2, "DocumentService"), (answers_pb2, "AnswerService"), (pb, "RuntimeService"))
+    for module, name in ((documents_pb2, "DocumentService"), (answers_pb2, "AnswerService"), (runtime_pb2, "RuntimeService"))
 )
 WARM_UP = "glyph-rt warms up.\nKEY: VALUE\n"
 _SPARE_CALLS = 64  # beside the limit on streams: unary calls, health watches, and calls about to be told that there is no room
 
 
-class RuntimeService(runtime_pb2_grpc.RuntimeServiceServicer):
-    """See proto/glyph_rt/v1/runtime.proto, which is the reference."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    async def GetRuntime(self, request: pb.GetRuntimeRequest, context: Context) -> pb.GetRuntimeResponse:
-        desk, own = self._desk, self._desk.limits
-        async with desk.call(context, stream=False) as runtime:
-            well_formed(request)
-            plan = runtime.plan()
-            limits = pb.RuntimeLimits(
-                text_bytes=runtime.limits.text_bytes,
-                pages=pages_limit(runtime),
-                question_bytes=own.question_bytes,
-                message_bytes=own.message_bytes,
-                documents=own.documents,
-                streams=own.streams,
-                upload_bytes=own.upload_bytes,
-                deadline_s=own.deadline_s,
-                idle_s=own.idle_s,
-            )
-            memory = pb.RuntimeMemory(
-                weight_bytes=plan.weights,
-                kv_budget_bytes=plan.kv_budget,
-                kv_used_bytes=runtime.arena.used,
-                kv_bytes_per_token=plan.kv_per_token,
-            )
-            return pb.GetRuntimeResponse(
-                version=__version__,
-                model_digest=runtime.checkpoint.digest,
-                style=runtime.style.name,
-                encoder=runtime.encoder.name,
-                context_tokens=plan.context,
-                limits=limits,
-                memory=memory,
-                documents=len(desk.library),
-            )
-
-
-@dataclass(frozen=True)
-class Phases:
-    """Says on standard error what happens when: one line each, with seconds since the start (of `time.perf_counter`)."""
-
-    start: float
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """A phase that takes time; its line comes when it is over."""
-        before = time.perf_counter()
-        yield
-        self.note(f"{name} in {time.perf_counter() - before:.2f} s")
-
-    def note(self, text: str) -> None:
-        """Something that happened."""
-        print(f"glyph-rt: [{time.perf_counter() - self.start:7.2f} s] {text}", file=sys.stderr, flush=True)
-
-
 class Server:
     """The gRPC server of one process. `start`, then `open`, then `stop`; all on one event loop."""
 
-    def __init__(self, address: Address, limits: ServiceLimits) -> None:
-        self.desk = Desk(limits)
+    def __init__(self, address: Address, limits: ServiceLimits, security: Security | None = None, audit: Path | None = None) -> None:
+        """Raises AddressError for an address that is not safe to serve at, OptionError for files that cannot be used."""
+        self._security = security or Security()
+        self._security.check(address)
+        self._credentials = self._security.tls.credentials() if self._security.tls is not None else None
+        tokens = TokenFile(self._security.tokens) if self._security.tokens is not None else None
+        self.desk = Desk(limits, AuditLog(audit) if audit is not None else None)
         self.health = health.aio.HealthServicer()
         self._address = address
+        interceptors: list[grpc.aio.ServerInterceptor] = [LenientDecoding()]
+        if tokens is not None:
+            interceptors.insert(0, TokenAuthentication(tokens, lambda: self.desk.telemetry.refused("UNKNOWN_CALLER")))
         self._server = grpc.aio.server(
-            interceptors=[LenientDecoding()],
+            interceptors=interceptors,
             maximum_concurrent_rpcs=limits.streams + _SPARE_CALLS,
             options=[
                 ("grpc.max_receive_message_length", limits.message_bytes),
@@ -130,7 +80,11 @@ class Server:
         self._address.claim()
         mask = os.umask(0o077)  # a socket file is for this user only
         try:
-            port = self._server.add_insecure_port(self._address.target)
+            port = (
+                self._server.add_insecure_port(self._address.target)
+                if self._credentials is None
+                else self._server.add_secure_port(self._address.target, self._credentials)
+            )
         except RuntimeError:
             raise AddressError(f"{self._address.target} cannot be listened at; is another process serving there?") from None
         finally:
@@ -169,7 +123,7 @@ def warm_up(runtime: Runtime) -> None:
             raise ModelError("the model did not answer the warm-up question")
 
 
-async def serve(address: Address, limits: ServiceLimits, open_runtime: Callable[[], Runtime], phases: Phases) -> None:
+async def serve(server: Server, open_runtime: Callable[[], Runtime], drain_s: float) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends the drain. Raises what opening raised."""
     loop = asyncio.get_running_loop()
     asked, hurried = asyncio.Event(), asyncio.Event()
@@ -179,35 +133,34 @@ async def serve(address: Address, limits: ServiceLimits, open_runtime: Callable[
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    server = Server(address, limits)
-    phases.note(f"listening at {await server.start()}, not serving yet")
-    opening = asyncio.create_task(_open(server, open_runtime, phases))
+    LOG.info("listening at %s, not serving yet", await server.start())
+    opening = asyncio.create_task(_open(server, open_runtime))
     stop = asyncio.create_task(asked.wait())
     await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
     failure: BaseException | None = None
     if opening.done() and (failure := opening.exception()) is None:
-        phases.note("serving")
+        LOG.info("serving")
         await stop
     stop.cancel()
-    drain_s = limits.drain_s if opening.done() and failure is None else 0.0
+    drain_s = drain_s if opening.done() and failure is None else 0.0
     if failure is None:
-        phases.note(f"draining for up to {drain_s:g} s")
+        LOG.info("draining for up to %g s", drain_s)
     opening.cancel()
     ending = asyncio.create_task(server.stop(drain_s))
     hurry = asyncio.create_task(hurried.wait())
     await asyncio.wait({ending, hurry}, return_when=asyncio.FIRST_COMPLETED)
     hurry.cancel()
     if not ending.done():
-        phases.note("stopping at once")
+        LOG.info("stopping at once")
         server.desk.hurry()
     clean = await ending
-    phases.note("stopped" if clean else "stopped; calls under way were cancelled")
+    LOG.info("stopped" if clean else "stopped; calls under way were cancelled")
     if failure is not None:
         raise failure
 
 
-async def _open(server: Server, open_runtime: Callable[[], Runtime], phases: Phases) -> None:
-    with phases.phase("model opened"):
+async def _open(server: Server, open_runtime: Callable[[], Runtime]) -> None:
+    with phase("model opened"):
         runtime = await asyncio.get_running_loop().run_in_executor(server.desk.workers.readers, open_runtime)
-    with phases.phase("warmed up"):
+    with phase("warmed up"):
         await server.open(runtime)
