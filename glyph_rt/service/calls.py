@@ -122,7 +122,7 @@ class Desk:
                     held.enter_context(self.streams.held())
                 async with clock:
                     yield call
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, grpc.aio.InternalError):  # the latter: a write found nobody there any more
             left = context.time_remaining()
             code = grpc.StatusCode.CANCELLED if left is None or left > 0 else grpc.StatusCode.DEADLINE_EXCEEDED
             self.telemetry.cancelled("request" if call is None else call.stage)

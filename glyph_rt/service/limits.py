@@ -30,6 +30,7 @@ class ServiceLimits:
     message_bytes: int = 4 * MIB  # of one request message; gRPC itself refuses larger ones with RESOURCE_EXHAUSTED
     deadline_s: float = 600.0  # of one call, whatever the client asks for
     idle_s: float = 3600.0  # without a question, after which a document is forgotten
+    keepalive_s: float = 60.0  # between pings on a quiet connection; a client that answers none within a third of it is gone
     drain_s: float = 30.0  # for calls under way to end once the server was told to stop
     readers: int = 1  # threads that read documents; one already fills the cores
     answerers: int = 2  # threads that answer, one token of one answer at a time
@@ -41,7 +42,7 @@ class ServiceLimits:
         for name in ("documents", "streams", "upload_bytes", "kept_bytes", "question_bytes", "message_bytes", "readers", "answerers"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name.replace('_', '-')} must be at least 1")
-        for name in ("deadline_s", "idle_s"):
+        for name in ("deadline_s", "idle_s", "keepalive_s"):
             if not (0 < getattr(self, name) < math.inf):
                 raise OptionError(f"{name[:-2]} must be a number of seconds above 0")
         if not 0 <= self.drain_s < math.inf:

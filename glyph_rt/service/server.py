@@ -63,8 +63,9 @@ class Server:
                 ("grpc.max_receive_message_length", limits.message_bytes),
                 ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent half of the calls
                 ("grpc.max_concurrent_streams", limits.streams + _SPARE_CALLS),  # per connection
-                ("grpc.keepalive_time_ms", 60_000),  # finds clients that went without a word
-                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.keepalive_time_ms", int(limits.keepalive_s * 1e3)),  # finds clients that went without a word
+                ("grpc.keepalive_timeout_ms", int(limits.keepalive_s * 1e3 / 3)),
+                ("grpc.http2.ping_timeout_ms", int(limits.keepalive_s * 1e3 / 3)),  # also of a ping that measures bandwidth
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),  # clients may ping every 20 s
             ],
         )

@@ -95,26 +95,6 @@ def test_a_cancelled_reading_stops_within_a_page(serve: Served, monkeypatch: pyt
         assert len(steps) <= seen + 1 and len(serve.server.desk.library) == 0
 
 
-def test_a_client_that_vanishes_mid_upload_leaves_nothing(serve: Served) -> None:
-    """Its process is killed, so the connection breaks without a word; what it had sent is no document."""
-    script = (
-        "import sys, time, grpc\n"
-        "from glyph_rt.v1 import documents_pb2 as d, documents_pb2_grpc as g\n"
-        "def parts():\n"
-        "    yield d.ReadDocumentRequest(options=d.ReadDocumentOptions())\n"
-        "    yield d.ReadDocumentRequest(text=b'a line of words\\n' * 20)\n"
-        "    time.sleep(60)\n"
-        "list(g.DocumentServiceStub(grpc.insecure_channel(sys.argv[1])).ReadDocument(parts()))\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", script, serve.address])
-    eventually(lambda: serve.server.desk.uploads.used == 320, 30.0)
-    child.kill()
-    child.wait()
-    eventually(lambda: serve.server.desk.streams.used == serve.server.desk.uploads.used == 0)
-    time.sleep(0.2)
-    assert len(serve.server.desk.library) == 0 and serve.runtime.arena.used == 0
-
-
 def test_streams_over_the_limit_are_told_to_come_back(runtime: Runtime) -> None:
     waiting = threading.Event()
 
