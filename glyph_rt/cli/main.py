@@ -14,6 +14,8 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from glyph_rt.cli.bench import app as bench
+from glyph_rt.cli.connection import CaOption, CertOption, Connection, InsecureOption, KeyOption, TokenOption
 from glyph_rt.cli.engines import app as engines
 from glyph_rt.cli.token import app as token
 from glyph_rt.errors import GlyphError
@@ -59,13 +61,19 @@ def ask(
     server: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Have a running `glyph-rt serve` answer; no model is loaded here.")
     ] = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    token_file: TokenOption = None,
+    insecure: InsecureOption = False,
 ) -> None:
     """Answer QUESTION from FILE: render it to pages, encode them, and decode the answer."""
     from glyph_rt.cli.ask import AskOptions, run
 
+    at = None if server is None else Connection(server, ca, cert, key, token_file, insecure)
     run(
         AskOptions(
-            file, question, model, style, max_new_tokens, temperature, seed, draft, encoder, kv_bytes, text_bytes, as_json, stats, server
+            file, question, model, style, max_new_tokens, temperature, seed, draft, encoder, kv_bytes, text_bytes, as_json, stats, at
         )
     )
 
@@ -200,6 +208,7 @@ def build(
 
 app.add_typer(engines, name="engines")
 app.add_typer(token, name="token")
+app.add_typer(bench, name="bench")
 
 
 @app.command(name="train-reader")

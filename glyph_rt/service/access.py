@@ -44,14 +44,18 @@ class Access:
             raise AddressError(f"{address} is another machine, and without TLS anybody on the way reads along; give the server's authority")
         return found.target
 
-    def channel(self, address: str) -> Any:
-        """A grpc.Channel. Connects with the first call. Raises AddressError, and OptionError for files that cannot be read."""
+    def channel(self, address: str, *, aio: bool = False) -> Any:
+        """A grpc.Channel, or a grpc.aio.Channel. Connects with the first call.
+
+        Raises AddressError, and OptionError for files that cannot be read.
+        """
+        make: Any = grpc.aio if aio else grpc
         # A proxy of the environment is for the web, not for a server like this.
         options = [("grpc.enable_http_proxy", 0)]
         if self.ca is None:
-            return grpc.insecure_channel(self.target(address), options)
+            return make.insecure_channel(self.target(address), options)
         key, chain = _read(self.key), _read(self.certificate)
-        return grpc.secure_channel(self.target(address), grpc.ssl_channel_credentials(_read(self.ca), key, chain), options)
+        return make.secure_channel(self.target(address), grpc.ssl_channel_credentials(_read(self.ca), key, chain), options)
 
 
 def _read(file: Path | None) -> bytes | None:

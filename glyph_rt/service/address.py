@@ -52,6 +52,10 @@ class Address:
             raise AddressError(f"a socket's path has 1 to {_LONGEST_PATH} bytes, this one {len(os.fsencode(path)) if name else 0}")
         return cls(f"unix:{path}", path, True)
 
+    def at(self, port: int) -> Address:
+        """This address with the port that the system chose."""
+        return self if self.path else Address(f"{self.target.rpartition(':')[0]}:{port}", None, self.local)
+
     def claim(self) -> None:
         """Make way for listening at a socket file: removes one that no process listens on. Raises AddressError when it is in use.
 

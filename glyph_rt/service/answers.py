@@ -20,6 +20,7 @@ from glyph_rt.v1 import answers_pb2_grpc
 if TYPE_CHECKING:
     from glyph_rt.typeset import Place
 
+COLDEST = 1e-6  # a temperature below this draws the most likely token too, and further below it is 0 in single precision
 _REASONS = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
 
 
@@ -124,7 +125,8 @@ def _sampling(options: pb.SamplingOptions) -> Sampling:
     """Raises OptionError for values out of range."""
     most = options.max_new_tokens if options.HasField("max_new_tokens") else None
     draft = options.draft if options.HasField("draft") else True
-    return Sampling(most, options.temperature, options.seed, draft)
+    temperature = 0.0 if 0 < options.temperature < COLDEST else options.temperature
+    return Sampling(most, temperature, options.seed, draft)
 
 
 def _citations(source: Source, answer: str) -> list[pb.Citation]:

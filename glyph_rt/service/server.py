@@ -11,6 +11,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -38,6 +39,8 @@ SERVICES = tuple(
     for module, name in ((documents_pb2, "DocumentService"), (answers_pb2, "AnswerService"), (runtime_pb2, "RuntimeService"))
 )
 WARM_UP = "glyph-rt warms up.\nKEY: VALUE\n"
+_FOR_EVER = 1e9  # seconds; without a limit gRPC would not shield what it waits for from our being cancelled
+_REVIVALS = 50  # attempts to listen again, 0.1 s apart
 _SPARE_CALLS = 64  # beside the limit on streams: unary calls, health watches, and calls about to be told that there is no room
 
 
@@ -49,14 +52,52 @@ class Server:
         self._security = security or Security()
         self._security.check(address)
         self._credentials = self._security.tls.credentials() if self._security.tls is not None else None
-        tokens = TokenFile(self._security.tokens) if self._security.tokens is not None else None
+        self._tokens = TokenFile(self._security.tokens) if self._security.tokens is not None else None
         self.desk = Desk(limits, AuditLog(audit) if audit is not None else None)
         self.health = health.aio.HealthServicer()
         self._address = address
+        self._server = self._make()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> str:
+        """Listen, not serving yet. Returns the address to connect to. Raises AddressError."""
+        await self._set_health(serving=False)
+        self._address = self._bind()
+        await self._server.start()
+        self._keeper = asyncio.create_task(self._keep())
+        return self._address.target
+
+    async def failed(self) -> None:
+        """Waits for ever, unless the server cannot be kept listening: raises AddressError then."""
+        if self._keeper is not None:
+            await asyncio.shield(self._keeper)
+
+    async def open(self, runtime: Runtime) -> None:
+        """Serve from here on, if the runtime answers a question."""
+        await asyncio.get_running_loop().run_in_executor(self.desk.workers.answerers, warm_up, runtime)
+        self.desk.open(runtime)
+        await self._set_health(serving=True)
+
+    async def stop(self, drain_s: float) -> bool:
+        """NOT_SERVING; wait up to `drain_s` seconds for calls under way, cancel the rest, free everything. False: some were cancelled."""
+        await self._set_health(serving=False)
+        drained = await self.desk.drain(drain_s)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+        await self._server.stop(None)
+        # Cancelled handlers unwind on this loop; only then is there nothing that could still hand work to the pools.
+        finished = await self.desk.drain(5.0)
+        await asyncio.get_running_loop().run_in_executor(None, self.desk.close)
+        return drained and finished
+
+    def _make(self) -> grpc.aio.Server:
+        """A gRPC server with all services, not listening yet."""
+        limits = self.desk.limits
         interceptors: list[grpc.aio.ServerInterceptor] = [LenientDecoding()]
-        if tokens is not None:
-            interceptors.insert(0, TokenAuthentication(tokens, lambda: self.desk.telemetry.refused("UNKNOWN_CALLER")))
-        self._server = grpc.aio.server(
+        if self._tokens is not None:
+            interceptors.insert(0, TokenAuthentication(self._tokens, lambda: self.desk.telemetry.refused("UNKNOWN_CALLER")))
+        server = grpc.aio.server(
             interceptors=interceptors,
             maximum_concurrent_rpcs=limits.streams + _SPARE_CALLS,
             options=[
@@ -69,15 +110,15 @@ class Server:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),  # clients may ping every 20 s
             ],
         )
-        documents_pb2_grpc.add_DocumentServiceServicer_to_server(DocumentService(self.desk), self._server)
-        answers_pb2_grpc.add_AnswerServiceServicer_to_server(AnswerService(self.desk), self._server)
-        runtime_pb2_grpc.add_RuntimeServiceServicer_to_server(RuntimeService(self.desk), self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        documents_pb2_grpc.add_DocumentServiceServicer_to_server(DocumentService(self.desk), server)
+        answers_pb2_grpc.add_AnswerServiceServicer_to_server(AnswerService(self.desk), server)
+        runtime_pb2_grpc.add_RuntimeServiceServicer_to_server(RuntimeService(self.desk), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        return server
 
-    async def start(self) -> str:
-        """Listen, not serving yet. Returns the address to connect to. Raises AddressError."""
-        await self._set_health(serving=False)
+    def _bind(self) -> Address:
+        """Listen; where that is. Raises AddressError."""
         self._address.claim()
         mask = os.umask(0o077)  # a socket file is for this user only
         try:
@@ -90,24 +131,32 @@ class Server:
             raise AddressError(f"{self._address.target} cannot be listened at; is another process serving there?") from None
         finally:
             os.umask(mask)
-        await self._server.start()
-        return self._address.target if self._address.path else f"{self._address.target.rpartition(':')[0]}:{port}"
+        return self._address.at(port)
 
-    async def open(self, runtime: Runtime) -> None:
-        """Serve from here on, if the runtime answers a question."""
-        await asyncio.get_running_loop().run_in_executor(self.desk.workers.answerers, warm_up, runtime)
-        self.desk.open(runtime)
-        await self._set_health(serving=True)
+    async def _keep(self) -> None:
+        """Listen again when gRPC has stopped by itself. Raises AddressError when that cannot be done.
 
-    async def stop(self, drain_s: float) -> bool:
-        """NOT_SERVING; wait up to `drain_s` seconds for calls under way, cancel the rest, free everything. False: some were cancelled."""
-        await self._set_health(serving=False)
-        drained = await self.desk.drain(drain_s)
-        await self._server.stop(None)
-        # Cancelled handlers unwind on this loop; only then is there nothing that could still hand work to the pools.
-        finished = await self.desk.drain(5.0)
-        await asyncio.get_running_loop().run_in_executor(None, self.desk.close)
-        return drained and finished
+        grpc.aio's accept loop ends, and the server with it, on a request whose method name is not UTF-8 (grpcio 1.85, `_server_main_loop`),
+        and no interceptor comes before it. Calls that are under way are cut off; the model and the documents stay.
+        """
+        while True:
+            with suppress(Exception):  # it raises what ended the loop
+                await self._server.wait_for_termination(_FOR_EVER)
+            LOG.error("a malformed request ended the listener, which is started anew; calls under way were cut off")
+            self.desk.telemetry.revived()
+            with suppress(Exception):
+                await self._server.stop(None)
+            self._server = self._make()
+            for attempt in range(_REVIVALS):
+                try:
+                    self._bind()
+                except AddressError:
+                    if attempt + 1 == _REVIVALS:
+                        raise
+                    await asyncio.sleep(0.1)
+                else:
+                    break
+            await self._server.start()
 
     async def _set_health(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
@@ -141,7 +190,10 @@ async def serve(server: Server, open_runtime: Callable[[], Runtime], drain_s: fl
     failure: BaseException | None = None
     if opening.done() and (failure := opening.exception()) is None:
         LOG.info("serving")
-        await stop
+        keeping = asyncio.create_task(server.failed())
+        await asyncio.wait({keeping, stop}, return_when=asyncio.FIRST_COMPLETED)
+        failure = keeping.exception() if keeping.done() else None
+        keeping.cancel()
     stop.cancel()
     drain_s = drain_s if opening.done() and failure is None else 0.0
     if failure is None:

@@ -62,6 +62,14 @@ class Telemetry:
             registry=self.registry,
         )
 
+        self._revivals = Counter(
+            "glyph_rt_listener_restarts", "Malformed requests that gRPC stopped listening over.", registry=self.registry
+        )
+
+    def revived(self) -> None:
+        """The listener had to be started anew."""
+        self._revivals.inc()
+
     def watch(self, desk: Desk) -> None:
         """Also tell what `desk` holds, at the time somebody asks."""
         self.registry.register(_State(desk, self.tally))
