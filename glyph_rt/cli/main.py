@@ -164,6 +164,23 @@ def serve(
 
 
 @app.command()
+def top(
+    server: Annotated[str, typer.Option(metavar="ADDRESS", help="The server.")] = "127.0.0.1:50051",
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and print it; so also when the output is no terminal.")] = False,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    token_file: TokenOption = None,
+    insecure: InsecureOption = False,
+) -> None:
+    """Watch a running server: what it does, and what it holds of what it may hold."""
+    from glyph_rt.cli.top import run
+
+    run(Connection(server, ca, cert, key, token_file, insecure), interval, once)
+
+
+@app.command()
 def doctor(
     model: ModelOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
