@@ -75,6 +75,10 @@ class UnavailableError(GlyphError):
     """A server that is starting, stopping, or not there."""
 
 
+class IdentityError(GlyphError):
+    """A caller who did not prove who it is."""
+
+
 class DeadlineError(GlyphError):
     """A call took longer than a server allows."""
 

@@ -27,6 +27,10 @@ TEXT = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-seconds", type=float, default=5.0, help="how long each fuzzer of tests/fuzz runs")
+
+
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory with random weights, two KV heads, and norms and biases that are not trivial."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glyph_rt.cli.connection import Connection
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.memory import MIB, Limits, parse_size, peak_rss_bytes
 from glyph_rt.texts import read_text
@@ -34,7 +35,7 @@ class AskOptions:
     text_bytes: str
     as_json: bool
     stats: bool
-    server: str | None = None  # address of a server that is to answer
+    server: Connection | None = None  # that is to answer
 
 
 def run(options: AskOptions) -> None:

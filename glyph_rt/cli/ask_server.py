@@ -16,18 +16,19 @@ from glyph_rt.v1 import documents_pb2
 
 if TYPE_CHECKING:
     from glyph_rt.cli.ask import AskOptions
+    from glyph_rt.cli.connection import Connection
 
 
-def run(options: AskOptions, server: str) -> None:
+def run(options: AskOptions, server: Connection) -> None:
     """Upload, ask, delete. Raises OptionError for options that are the server's own, ServiceError for what it refuses."""
     if options.model or options.style or options.encoder != "auto" or options.kv_bytes != "1GiB":
         raise OptionError("--model, --style, --encoder and --kv-bytes are the server's own; start it with them")
     text = read_text(options.file, parse_size(options.text_bytes))
-    with Client(server) as client:
+    with Client(server.address, server.access()) as client:
         with page_progress("reading") as progress:
             document = client.read(text, _pages(progress))
         try:
-            sampling: dict[str, Any] = {"temperature": options.temperature, "seed": options.seed}
+            sampling: dict[str, Any] = {"temperature": options.temperature, "seed": options.seed, "draft": options.draft}
             reply = client.ask(options.question, document=document.id, max_new_tokens=options.max_new_tokens, **sampling)
             with reply:
                 for piece in reply:
@@ -69,6 +70,8 @@ def report(document: documents_pb2.Document, reply: Reply) -> dict[str, Any]:
             "prompt_tokens": usage.prompt_tokens,
             "cached_tokens": usage.cached_tokens,
             "completion_tokens": usage.completion_tokens,
+            "drafted_tokens": usage.drafted_tokens,
+            "accepted_tokens": usage.accepted_tokens,
         },
         "timings": {
             "typeset_s": round(read.typeset_s, 4),

@@ -14,7 +14,10 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from glyph_rt.cli.bench import app as bench
+from glyph_rt.cli.connection import CaOption, CertOption, Connection, InsecureOption, KeyOption, TokenOption
 from glyph_rt.cli.engines import app as engines
+from glyph_rt.cli.token import app as token
 from glyph_rt.errors import GlyphError
 
 app = typer.Typer(
@@ -58,13 +61,19 @@ def ask(
     server: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Have a running `glyph-rt serve` answer; no model is loaded here.")
     ] = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    token_file: TokenOption = None,
+    insecure: InsecureOption = False,
 ) -> None:
     """Answer QUESTION from FILE: render it to pages, encode them, and decode the answer."""
     from glyph_rt.cli.ask import AskOptions, run
 
+    at = None if server is None else Connection(server, ca, cert, key, token_file, insecure)
     run(
         AskOptions(
-            file, question, model, style, max_new_tokens, temperature, seed, draft, encoder, kv_bytes, text_bytes, as_json, stats, server
+            file, question, model, style, max_new_tokens, temperature, seed, draft, encoder, kv_bytes, text_bytes, as_json, stats, at
         )
     )
 
@@ -86,7 +95,8 @@ def render(
 @app.command()
 def serve(
     address: Annotated[
-        str, typer.Option(metavar="HOST:PORT|unix:PATH", help="Where to listen: loopback or a unix socket, until TLS is built.")
+        str,
+        typer.Option(metavar="IP:PORT|unix:PATH", help="Where to listen. What other machines reach needs TLS, and tokens or --client-ca."),
     ] = "127.0.0.1:50051",
     model: ModelOption = None,
     style: StyleOption = None,
@@ -96,15 +106,78 @@ def serve(
     pages: Annotated[int | None, typer.Option(help="Most pages of one text. Default: what the model's context holds.")] = None,
     documents: Annotated[int, typer.Option(help="Documents kept at once.")] = 64,
     streams: Annotated[int, typer.Option(help="Readings and answers under way at once.")] = 32,
+    tenant_documents: Annotated[int | None, typer.Option(help="Of the documents, one tenant's. Default: all.")] = None,
+    tenant_streams: Annotated[int | None, typer.Option(help="Of the readings and answers, one tenant's. Default: all.")] = None,
     upload_bytes: Annotated[str, typer.Option(metavar="SIZE", help="All texts being uploaded or read together.")] = "64MiB",
+    kept_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Texts of all documents together.")] = "256MiB",
     deadline: Annotated[float, typer.Option(help="Longest call, in seconds.")] = 600.0,
     idle: Annotated[float, typer.Option(help="Seconds without a question after which a document is forgotten.")] = 3600.0,
     drain: Annotated[float, typer.Option(help="Seconds that calls under way get to end after SIGTERM.")] = 30.0,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The server's certificate chain, PEM; a renewed one is taken up.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key, PEM, not encrypted.")] = None,
+    client_ca: Annotated[Path | None, typer.Option(metavar="FILE", help="Clients must have a certificate of this authority.")] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Callers must have a token of this file; see: glyph-rt token new.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Serve other machines without what that needs: anybody on the way may read along, or ask.")
+    ] = False,
+    audit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append a JSON line for every call: who, what, when; never a text.")
+    ] = None,
+    metrics: Annotated[str | None, typer.Option(metavar="IP:PORT", help="Serve Prometheus metrics there; loopback only.")] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON objects instead of lines for people.")] = False,
 ) -> None:
-    """Serve gRPC (proto/glyph_rt/v1) on this machine until SIGTERM or Ctrl-C."""
+    """Serve gRPC (proto/glyph_rt/v1) until SIGTERM or Ctrl-C."""
     from glyph_rt.cli.serve import ServeOptions, run
 
-    run(ServeOptions(address, model, style, encoder, kv_bytes, text_bytes, pages, documents, streams, upload_bytes, deadline, idle, drain))
+    run(
+        ServeOptions(
+            address=address,
+            model=model,
+            style=style,
+            encoder=encoder,
+            kv_bytes=kv_bytes,
+            text_bytes=text_bytes,
+            pages=pages,
+            documents=documents,
+            streams=streams,
+            tenant_documents=tenant_documents,
+            tenant_streams=tenant_streams,
+            upload_bytes=upload_bytes,
+            kept_bytes=kept_bytes,
+            deadline=deadline,
+            idle=idle,
+            drain=drain,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            client_ca=client_ca,
+            tokens=tokens,
+            insecure=insecure,
+            audit=audit,
+            metrics=metrics,
+            log_json=log_json,
+        )
+    )
+
+
+@app.command()
+def top(
+    server: Annotated[str, typer.Option(metavar="ADDRESS", help="The server.")] = "127.0.0.1:50051",
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and print it; so also when the output is no terminal.")] = False,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    token_file: TokenOption = None,
+    insecure: InsecureOption = False,
+) -> None:
+    """Watch a running server: what it does, and what it holds of what it may hold."""
+    from glyph_rt.cli.top import run
+
+    run(Connection(server, ca, cert, key, token_file, insecure), interval, once)
 
 
 DeviceOption = Annotated[
@@ -162,6 +235,8 @@ def build(
 
 
 app.add_typer(engines, name="engines")
+app.add_typer(token, name="token")
+app.add_typer(bench, name="bench")
 
 
 @app.command(name="train-reader")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glyph_rt.errors import OptionError
 from glyph_rt.memory import Limits, parse_size
 from glyph_rt.service.address import Address
 from glyph_rt.service.limits import ServiceLimits
 
 if TYPE_CHECKING:
     from glyph_rt.runtime import Runtime
+    from glyph_rt.service.auth import Security
 
 
 @dataclass(frozen=True)
@@ -30,35 +33,92 @@ class ServeOptions:
     pages: int | None
     documents: int
     streams: int
+    tenant_documents: int | None
+    tenant_streams: int | None
     upload_bytes: str
+    kept_bytes: str
     deadline: float
     idle: float
     drain: float
+    tls_cert: Path | None
+    tls_key: Path | None
+    client_ca: Path | None
+    tokens: Path | None
+    insecure: bool
+    audit: Path | None
+    metrics: str | None
+    log_json: bool
 
 
 def run(options: ServeOptions) -> None:
     """Cheap checks first: a wrong address or limit is refused before torch is imported."""
     address = Address.parse(options.address)
+    metrics = None if options.metrics is None else Address.parse(options.metrics)
     own = ServiceLimits(
         documents=options.documents,
         streams=options.streams,
+        tenant_documents=options.tenant_documents,
+        tenant_streams=options.tenant_streams,
         upload_bytes=parse_size(options.upload_bytes),
+        kept_bytes=parse_size(options.kept_bytes),
         deadline_s=options.deadline,
         idle_s=options.idle,
         drain_s=options.drain,
     )
-    limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes), pages=options.pages)
-    own.check_against(limits)
-    logging.basicConfig(format="glyph-rt: %(message)s", level=logging.WARNING)
     start = time.perf_counter()
-    from glyph_rt.service.server import Phases, serve
+    from glyph_rt.service import logs
+    from glyph_rt.service.telemetry import check_metrics
 
-    phases = Phases(start)
-    phases.note("libraries loaded")
+    security = _security(options)
+    security.check(address)
+    if metrics is not None:
+        check_metrics(metrics)
+    # Whether a page was drawn before can be told by the time it takes, so tenants share no drawn pages.
+    kept = {"page_bytes": 0} if security.identifies else {}
+    limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes), pages=options.pages, **kept)
+    own.check_against(limits)
+    logs.configure(start, as_json=options.log_json)
+    if missing := security.missing(address):
+        logs.LOG.warning("serving other machines without %s", missing)
 
     def open_runtime() -> Runtime:
         from glyph_rt.runtime import Runtime
 
         return Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits)
 
-    asyncio.run(serve(address, own, open_runtime, phases))
+    asyncio.run(_serve(address, own, security, options.audit, metrics, open_runtime))
+
+
+async def _serve(
+    address: Address,
+    limits: ServiceLimits,
+    security: Security,
+    audit: Path | None,
+    metrics: Address | None,
+    open_runtime: Callable[[], Runtime],
+) -> None:
+    from glyph_rt.service.logs import LOG
+    from glyph_rt.service.server import Server, serve
+
+    server = Server(address, limits, security, audit)
+    LOG.info("libraries loaded")
+    with ExitStack() as cleanup:
+        if metrics is not None:
+            where, stop = server.desk.telemetry.serve(metrics)
+            cleanup.callback(stop)
+            LOG.info("metrics at http://%s/metrics", where)
+        await serve(server, open_runtime, limits.drain_s)
+
+
+def _security(options: ServeOptions) -> Security:
+    """How the server is protected. Raises OptionError for half of a pair."""
+    from glyph_rt.service.auth import Security
+    from glyph_rt.service.tls import TlsFiles
+
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise OptionError("--tls-cert and --tls-key go together")
+    if options.tls_cert is None or options.tls_key is None:
+        if options.client_ca is not None:
+            raise OptionError("--client-ca needs TLS: --tls-cert and --tls-key")
+        return Security(None, options.tokens, options.insecure)
+    return Security(TlsFiles(options.tls_cert, options.tls_key, options.client_ca), options.tokens, options.insecure)

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from glyph_rt.documents import Answer, Document
 from glyph_rt.errors import InputError, InternalError, LimitError
 from glyph_rt.language import Sampling
-from glyph_rt.runtime import Runtime
-from glyph_rt.service.calls import Context, Desk, well_formed
-from glyph_rt.service.documents import timings_message
+from glyph_rt.service.calls import Call, Context, Desk, well_formed
+from glyph_rt.service.documents import note_reading, timings_message
+from glyph_rt.service.source import Source
 from glyph_rt.service.work import AnswerRun, Reading
 from glyph_rt.v1 import answers_pb2 as pb
 from glyph_rt.v1 import answers_pb2_grpc
 
+if TYPE_CHECKING:
+    from glyph_rt.typeset import Place
+
+COLDEST = 1e-6  # a temperature below this draws the most likely token too, and further below it is 0 in single precision
 _REASONS = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a question is about. inline: read for this question only."""
+
+    document: Document
+    source: Source
+    inline: bool
 
 
 class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
@@ -25,28 +41,42 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
 
     async def Ask(self, request: pb.AskRequest, context: Context) -> None:
         desk = self._desk
-        async with desk.call(context, stream=True) as runtime:
+        async with desk.call("Ask", context, stream=True) as call:
             well_formed(request)
             _check_question(request.question, desk.limits.question_bytes)
             sampling = _sampling(request.sampling)
             with ExitStack() as cleanup:
-                document, inline = await self._subject(request, runtime, cleanup)
-                run = AnswerRun(desk.workers.answerers, lambda: document.ask(request.question, sampling))
+                subject = await self._subject(request, call, cleanup)
+                call.stage = "prefill"
+                run = AnswerRun(desk.workers.answerers, lambda: subject.document.ask(request.question, sampling))
                 cleanup.callback(run.close)
                 answer = await run.start()
-                cached = 0 if inline else answer.usage.cached_tokens
+                cached = 0 if subject.inline else answer.usage.cached_tokens
                 accepted = pb.AnswerAccepted(prompt_tokens=answer.usage.prompt_tokens, cached_tokens=cached)
                 await context.write(pb.AskResponse(accepted=accepted))
+                last = 0.0
                 async for piece in run.pieces():
+                    call.stage = "decode"
+                    now = time.perf_counter()
+                    if last:
+                        desk.telemetry.piece(now - last)
+                    last = now
                     await context.write(pb.AskResponse(piece=pb.AnswerPiece(text=piece)))
-                await context.write(pb.AskResponse(done=_done(answer, inline)))
+                call.stage = "send"
+                # Finding the places takes as long as laying the text out, so not on the event loop.
+                citations = await desk.workers.answer(lambda: _citations(subject.source, answer.text))
+                done = _done(answer, subject.inline, citations)
+                self._note(call, done)
+                await context.write(pb.AskResponse(done=done))
 
-    async def _subject(self, request: pb.AskRequest, runtime: Runtime, cleanup: ExitStack) -> tuple[Document, bool]:
-        """The document asked about, and whether it was read for this question only, and then goes with `cleanup`."""
-        desk = self._desk
+    async def _subject(self, request: pb.AskRequest, call: Call, cleanup: ExitStack) -> Subject:
+        """What is asked about; a document that was read for this question only goes with `cleanup`."""
+        desk, limits = self._desk, call.runtime.limits
         kind = request.WhichOneof("subject")
         if kind == "document_id":
-            return desk.library.get(request.document_id, use=True).document, False
+            entry = desk.library.get(call.tenant, request.document_id, use=True)
+            call.facts["document"] = entry.id
+            return Subject(entry.document, entry.source, inline=False)
         if kind is None:
             told = "a question needs a document_id or a text"
             raise InputError(told, public=told, field="subject")
@@ -54,19 +84,31 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
             told = "the text holds NUL characters"
             raise InputError(told, public=told, field="text")
         size = len(request.text.encode())
-        if size > runtime.limits.text_bytes:
-            told = f"the text has {size:,} bytes and the limit is {runtime.limits.text_bytes:,}"
+        if size > limits.text_bytes:
+            told = f"the text has {size:,} bytes and the limit is {limits.text_bytes:,}"
             raise LimitError(told, public=told, field="text")
         desk.uploads.take(size)
         text = request.text
-        reading = Reading(desk.workers.readers, runtime, lambda: text, lambda: desk.uploads.give(size))
+        call.facts["bytes"], call.stage = size, "read"
+        reading = Reading(desk.workers.readers, call.runtime, lambda: text)
+        # The text is held until the call ends, for its citations, and until the worker has let go of it.
+        cleanup.callback(reading.when_over, lambda: desk.uploads.give(size))
         try:
-            document = await reading.document()
+            document, source = await reading.result()
         finally:
             reading.close()
         # A running answer shares the document's memory, so closing both in any order gives all of it back.
         cleanup.callback(document.close)
-        return document, True
+        note_reading(desk, call, reading.queued_s, document)
+        return Subject(document, source, inline=True)
+
+    def _note(self, call: Call, done: pb.AnswerDone) -> None:
+        """Tell telemetry and the audit log of an answer that has ended."""
+        telemetry, usage, timings = self._desk.telemetry, done.usage, done.timings
+        telemetry.stage("prefill", timings.prefill_s)
+        telemetry.stage("decode", timings.decode_s)
+        telemetry.answered(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, timings.first_piece_s, timings.decode_s)
+        call.facts |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
 
 
 def _check_question(question: str, limit: int) -> None:
@@ -82,10 +124,21 @@ def _check_question(question: str, limit: int) -> None:
 def _sampling(options: pb.SamplingOptions) -> Sampling:
     """Raises OptionError for values out of range."""
     most = options.max_new_tokens if options.HasField("max_new_tokens") else None
-    return Sampling(most, options.temperature, options.seed)
+    draft = options.draft if options.HasField("draft") else True
+    temperature = 0.0 if 0 < options.temperature < COLDEST else options.temperature
+    return Sampling(most, temperature, options.seed, draft)
 
 
-def _done(answer: Answer, inline: bool) -> pb.AnswerDone:
+def _citations(source: Source, answer: str) -> list[pb.Citation]:
+    return [pb.Citation(start=quote.start, end=quote.end, boxes=[_box(place) for place in quote.places]) for quote in source.quotes(answer)]
+
+
+def _box(place: Place) -> pb.PageBox:
+    box = place.box
+    return pb.PageBox(page=place.page, left=box.left, top=box.top, right=box.right, bottom=box.bottom)
+
+
+def _done(answer: Answer, inline: bool, citations: list[pb.Citation]) -> pb.AnswerDone:
     usage, timings, reason = answer.usage, answer.timings, answer.finish_reason
     if timings is None or reason not in _REASONS:
         raise InternalError("an answer ended without saying why")
@@ -98,6 +151,8 @@ def _done(answer: Answer, inline: bool) -> pb.AnswerDone:
             visual_tokens=usage.visual_tokens,
             text_tokens=usage.text_tokens,
             pages=usage.pages,
+            drafted_tokens=usage.drafted_tokens,
+            accepted_tokens=usage.accepted_tokens,
         ),
         timings=pb.AnswerTimings(
             read=timings_message(answer.document.timings) if inline else None,
@@ -106,4 +161,5 @@ def _done(answer: Answer, inline: bool) -> pb.AnswerDone:
             decode_s=timings.decode_s,
             tokens_per_s=timings.tokens_per_s,
         ),
+        citations=citations,
     )

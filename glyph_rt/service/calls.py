@@ -1,18 +1,25 @@
-"""What every call passes: is the server serving, is there room, how long may it take, and what is told when it fails."""
+"""What every call passes: who calls, is the server serving, is there room, how long may it take, and what is told and noted of its end."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+import grpc
+
 from glyph_rt.errors import DeadlineError, InputError, UnavailableError
 from glyph_rt.runtime import Runtime
+from glyph_rt.service.audit import AuditLog, Fact
+from glyph_rt.service.auth import tenant_of
 from glyph_rt.service.failures import DETAILS, to_status
 from glyph_rt.service.library import Library
-from glyph_rt.service.limits import Quota, ServiceLimits
+from glyph_rt.service.limits import Quota, ServiceLimits, Shares
+from glyph_rt.service.telemetry import Telemetry
 from glyph_rt.service.work import Workers
 
 Context = Any  # grpc.aio.ServicerContext of some request and response
@@ -26,29 +33,44 @@ class Phase(Enum):
     DRAINING = "draining"
 
 
+@dataclass
+class Call:
+    """A call that was let in."""
+
+    runtime: Runtime
+    tenant: str
+    stage: str = "request"  # what is under way, in case it is cancelled: request, upload, queue, read, prefill, decode or send
+    facts: dict[str, Fact] = field(default_factory=dict)  # for the audit log; never a text
+
+
 class Desk:
     """What the services share. Used from the event loop only.
 
     Calls are refused as UNAVAILABLE until `open` and again from `drain` on.
     """
 
-    def __init__(self, limits: ServiceLimits) -> None:
+    def __init__(self, limits: ServiceLimits, audit: AuditLog | None = None) -> None:
         self.limits = limits
         self.phase = Phase.STARTING
+        self.started = time.monotonic()
         self.workers = Workers(limits.readers, limits.answerers)
-        self.library = Library(limits.documents, limits.idle_s)
+        self.library = Library(limits)
         self.streams = Quota(limits.streams, f"the server runs at most {limits.streams} readings and answers at once")
         self.uploads = Quota(limits.upload_bytes, f"the server takes at most {limits.upload_bytes:,} bytes of texts at once")
-        self._runtime: Runtime | None = None
+        self.telemetry = Telemetry()
+        self.runtime: Runtime | None = None  # once it serves
+        self._shares = Shares(limits.tenant_streams, "readings and answers")
+        self._audit = audit
         self._calls = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._draining: asyncio.Timeout | None = None
+        self.telemetry.watch(self)
 
     def open(self, runtime: Runtime) -> None:
         """Serve from here on. Raises OptionError when one text could not be uploaded within the limit on all of them."""
         self.limits.check_against(runtime.limits)
-        self._runtime, self.phase = runtime, Phase.SERVING
+        self.runtime, self.phase = runtime, Phase.SERVING
 
     async def drain(self, seconds: float) -> bool:
         """Take no more calls, and wait for those under way. False when some were still there after `seconds`."""
@@ -68,38 +90,70 @@ class Desk:
             self._draining.reschedule(0.0)
 
     def close(self) -> None:
-        """Forget the documents and stop the workers; waits for the page or token each is at."""
+        """Forget the documents, stop the workers, end the records; waits for the page or token each worker is at."""
         self.library.close()
         self.workers.close()
+        if self._audit is not None:
+            self._audit.close()
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless the accounts of documents and KV memory add up."""
+        self.library.check_integrity()
+        if self.runtime is not None:
+            self.runtime.arena.check_integrity()
 
     @asynccontextmanager
-    async def call(self, context: Context, *, stream: bool) -> AsyncIterator[Runtime]:
-        """The frame of every call: gives the runtime, and turns errors into the status that the table names.
+    async def call(self, method: str, context: Context, *, stream: bool) -> AsyncIterator[Call]:
+        """The frame of every call: gives what it works with, and turns errors into the status that the table names.
 
-        stream: the call counts against the limit on streams. Cancellation passes through untouched.
+        stream: the call counts against the limits on streams. Cancellation passes through untouched.
         """
         self._calls += 1
         self._quiet.clear()
+        start = time.perf_counter()
+        code, reason = grpc.StatusCode.OK, ""
+        call: Call | None = None
         clock = asyncio.timeout(self.limits.deadline_s)
         try:
-            if self._runtime is None or self.phase is not Phase.SERVING:
-                told = f"the server is {self.phase.value}"
-                raise UnavailableError(told, public=told)
-            if stream:
-                with self.streams.held():
-                    async with clock:
-                        yield self._runtime
-            else:
+            call = Call(self._ready(), tenant_of(context))
+            with ExitStack() as held:
+                if stream:
+                    held.enter_context(self._shares.held(call.tenant))
+                    held.enter_context(self.streams.held())
                 async with clock:
-                    yield self._runtime
+                    yield call
+        except (asyncio.CancelledError, grpc.aio.InternalError):  # the latter: a write found nobody there any more
+            left = context.time_remaining()
+            code = grpc.StatusCode.CANCELLED if left is None or left > 0 else grpc.StatusCode.DEADLINE_EXCEEDED
+            self.telemetry.cancelled("request" if call is None else call.stage)
+            raise
         except Exception as error:
             expired = isinstance(error, TimeoutError) and clock.expired()
-            code, status = to_status(DeadlineError("server deadline") if expired else error)
+            code, reason, status = to_status(DeadlineError("server deadline") if expired else error)
+            if expired and call is not None:
+                self.telemetry.cancelled(call.stage)
+            else:
+                self.telemetry.refused(reason)
             await context.abort(code, status.message, ((DETAILS, status.SerializeToString()),))
         finally:
+            seconds = time.perf_counter() - start
+            self.telemetry.ended(method, code.name, seconds)
+            if self._audit is not None:
+                facts = {} if call is None else {"tenant": call.tenant, **call.facts}
+                facts |= {"reason": reason} if reason else {}
+                self._audit.record(method=method, peer=context.peer(), **facts, code=code.name, seconds=round(seconds, 4))
             self._calls -= 1
             if self._calls == 0:
                 self._quiet.set()
+
+    def _ready(self) -> Runtime:
+        """Raises UnavailableError while no call can be taken."""
+        if self.runtime is None or self.phase is not Phase.SERVING:
+            told = f"the server is {self.phase.value}"
+            raise UnavailableError(told, public=told)
+        if self._audit is not None:
+            self._audit.check()
+        return self.runtime
 
 
 def well_formed(request: object) -> None:

@@ -4,22 +4,27 @@ with Client("127.0.0.1:50051") as client:
     document = client.read(text)
     for piece in client.ask("What is the notice period?", document=document.id):
         print(piece, end="")
+
+A server on another machine wants TLS, and usually a token: Client("box:50051", Access(ca=Path("ca.pem"), token="...")).
 """
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from glyph_rt.errors import GlyphError
-from glyph_rt.service.address import Address
+from glyph_rt.service.access import Access
 from glyph_rt.service.failures import DETAILS
 from glyph_rt.v1 import answers_pb2, answers_pb2_grpc, documents_pb2, documents_pb2_grpc, runtime_pb2, runtime_pb2_grpc
 
+T = TypeVar("T")
 CHUNK = 256 * 1024  # bytes of text per message of an upload
 
 
@@ -52,11 +57,32 @@ class RefusedError(ServiceError):
     exit_code = 2
 
 
+class Patience:
+    """Seconds that one request may wait for room on the server, in all. Waits as long as the server says, and a little more at random,
+    so that clients that were refused together do not come back together.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def wait(self, error: ServiceError) -> bool:
+        """Wait, if trying again makes sense and there is time for it."""
+        if error.retry_s is None:
+            return False
+        pause = error.retry_s * random.uniform(1.0, 1.5)
+        if time.monotonic() + pause > self._end:
+            return False
+        time.sleep(pause)
+        return True
+
+
 class Reply:
     """An answer as it streams in: iterate once, or take `.text`. Close it early to stop the work on the server."""
 
-    def __init__(self, call: Any) -> None:
-        self._call = call
+    def __init__(self, start: Callable[[], Any], patience: Patience) -> None:
+        self._start, self._patience = start, patience
+        self._call = start()
+        self._closed = False
         self._pieces: list[str] = []
         self.accepted: answers_pb2.AnswerAccepted | None = None  # known with the first piece
         self.done: answers_pb2.AnswerDone | None = None  # known at the end
@@ -80,9 +106,22 @@ class Reply:
 
     def close(self) -> None:
         """Stop, if it has not ended."""
+        self._closed = True
         self._call.cancel()
 
     def _run(self) -> Iterator[str]:
+        while True:
+            try:
+                yield from self._pieces_of_call()
+            except ServiceError as error:
+                # What has begun cannot be repeated: the caller has seen some of it.
+                if self._closed or self.accepted is not None or not self._patience.wait(error):
+                    raise
+                self._call = self._start()
+            else:
+                return
+
+    def _pieces_of_call(self) -> Iterator[str]:
         with _errors():
             for event in self._call:
                 kind = event.WhichOneof("event")
@@ -96,13 +135,18 @@ class Reply:
 
 
 class Client:
-    """A connection to one server on this machine. Thread-safe. Every call raises ServiceError; `timeout_s` None: the server's cap."""
+    """A connection to one server. Thread-safe. Every call raises ServiceError.
 
-    def __init__(self, address: str, timeout_s: float | None = None) -> None:
+    timeout_s: of one call; None: the server's cap. patience_s: a request that finds no room is repeated, as the server says when, for
+    at most so long; 0: never.
+    """
+
+    def __init__(self, address: str, access: Access | None = None, *, timeout_s: float | None = None, patience_s: float = 0.0) -> None:
         """Raises AddressError for an address that no glyph-rt serves at. Connects with the first call."""
-        # A proxy of the environment is for the web, not for a server on this machine.
-        self._channel = grpc.insecure_channel(Address.parse(address).target, options=[("grpc.enable_http_proxy", 0)])
-        self.timeout_s = timeout_s
+        access = access or Access()
+        self._channel = access.channel(address)
+        self.timeout_s, self.patience_s = timeout_s, patience_s
+        self._metadata = access.metadata
         self._documents: Any = documents_pb2_grpc.DocumentServiceStub(self._channel)
         self._answers: Any = answers_pb2_grpc.AnswerServiceStub(self._channel)
         self._runtime: Any = runtime_pb2_grpc.RuntimeServiceStub(self._channel)
@@ -110,16 +154,19 @@ class Client:
     def read(self, text: str, progress: Callable[[documents_pb2.ReadProgress], None] | None = None) -> documents_pb2.Document:
         """Upload a text and have it read; the document stays on the server until it is deleted or left idle."""
         data = text.encode("utf-8", "surrogatepass")  # the server says what is wrong with it
-        found: documents_pb2.Document | None = None
-        with _errors():
-            for event in self._documents.ReadDocument(_upload(data), timeout=self.timeout_s):
+
+        def attempt() -> documents_pb2.Document:
+            found: documents_pb2.Document | None = None
+            for event in self._call(self._documents.ReadDocument, _upload(data)):
                 if event.WhichOneof("event") == "document":
                     found = event.document
                 elif progress is not None:
                     progress(event.progress)
-        if found is None:
-            raise GlyphError("the server ended the upload without a document")
-        return found
+            if found is None:
+                raise GlyphError("the server ended the upload without a document")
+            return found
+
+        return self._patiently(attempt)
 
     def ask(
         self,
@@ -130,41 +177,44 @@ class Client:
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
+        draft: bool = True,
     ) -> Reply:
         """Ask about a document by its id, or about a text that is read for this question only."""
-        sampling = answers_pb2.SamplingOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        sampling = answers_pb2.SamplingOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, draft=draft)
         request = answers_pb2.AskRequest(document_id=document, text=text, question=question, sampling=sampling)
-        return Reply(self._answers.Ask(request, timeout=self.timeout_s))
+        return Reply(lambda: self._call(self._answers.Ask, request), Patience(self.patience_s))
 
     def get(self, document: str) -> documents_pb2.Document:
         """One document by its id."""
-        with _errors():
-            response: documents_pb2.GetDocumentResponse = self._documents.GetDocument(
-                documents_pb2.GetDocumentRequest(id=document), timeout=self.timeout_s
-            )
+        request = documents_pb2.GetDocumentRequest(id=document)
+        response: documents_pb2.GetDocumentResponse = self._patiently(lambda: self._call(self._documents.GetDocument, request))
         return response.document
 
     def list(self, page_size: int = 100) -> Iterator[documents_pb2.Document]:
-        """All documents, oldest first, fetched `page_size` at a time."""
-        token = ""
+        """The caller's documents, oldest first, fetched `page_size` at a time."""
+        request = documents_pb2.ListDocumentsRequest(page_size=page_size)
         while True:
-            with _errors():
-                request = documents_pb2.ListDocumentsRequest(page_size=page_size, page_token=token)
-                response: documents_pb2.ListDocumentsResponse = self._documents.ListDocuments(request, timeout=self.timeout_s)
+            response: documents_pb2.ListDocumentsResponse = self._patiently(lambda: self._call(self._documents.ListDocuments, request))
             yield from response.documents
-            token = response.next_page_token
-            if not token:
+            request.page_token = response.next_page_token
+            if not request.page_token:
                 return
+
+    def pages(self, document: str, first: int = 1, count: int = 0) -> Iterator[documents_pb2.RenderPagesResponse]:
+        """Pages as PNG images, from number `first` on; count 0: all of them."""
+        request = documents_pb2.RenderPagesRequest(id=document, first_page=first, page_count=count)
+        with _errors():
+            yield from self._call(self._documents.RenderPages, request)
 
     def delete(self, document: str) -> None:
         """Forget a document; answers that run on it end undisturbed."""
-        with _errors():
-            self._documents.DeleteDocument(documents_pb2.DeleteDocumentRequest(id=document), timeout=self.timeout_s)
+        request = documents_pb2.DeleteDocumentRequest(id=document)
+        self._patiently(lambda: self._call(self._documents.DeleteDocument, request))
 
     def runtime(self) -> runtime_pb2.GetRuntimeResponse:
-        """Model, limits and memory of the server."""
-        with _errors():
-            response: runtime_pb2.GetRuntimeResponse = self._runtime.GetRuntime(runtime_pb2.GetRuntimeRequest(), timeout=self.timeout_s)
+        """Model, limits, memory and load of the server."""
+        request = runtime_pb2.GetRuntimeRequest()
+        response: runtime_pb2.GetRuntimeResponse = self._patiently(lambda: self._call(self._runtime.GetRuntime, request))
         return response
 
     def close(self) -> None:
@@ -176,6 +226,19 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _call(self, method: Any, request: object) -> Any:
+        return method(request, timeout=self.timeout_s, metadata=self._metadata)
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        patience = Patience(self.patience_s)
+        while True:
+            try:
+                with _errors():
+                    return attempt()
+            except ServiceError as error:
+                if not patience.wait(error):
+                    raise
 
 
 def _upload(data: bytes) -> Iterator[documents_pb2.ReadDocumentRequest]:

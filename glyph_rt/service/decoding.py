@@ -41,7 +41,7 @@ def _lenient(decode: Callable[[bytes], object]) -> Callable[[bytes], object]:
         try:
             return decode(data)
         except DecodeError:
-            LOG.info("a malformed request of %d bytes", len(data))
+            LOG.debug("a malformed request of %d bytes", len(data))
             return None
 
     return attempt

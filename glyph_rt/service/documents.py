@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from glyph_rt.documents import Document, ReadTimings
 from glyph_rt.errors import InputError, LimitError
 from glyph_rt.runtime import Runtime
-from glyph_rt.service.calls import Context, Desk, well_formed
+from glyph_rt.service.calls import Call, Context, Desk, well_formed
 from glyph_rt.service.library import Entry
 from glyph_rt.service.limits import Quota
+from glyph_rt.service.source import png
 from glyph_rt.service.work import Reading
 from glyph_rt.texts import decode_text
 from glyph_rt.v1 import documents_pb2 as pb
 from glyph_rt.v1 import documents_pb2_grpc
+
+if TYPE_CHECKING:
+    from glyph_rt.typeset import Page
 
 _STAGES = {"layout": pb.READ_STAGE_LAYOUT, "read": pb.READ_STAGE_READ}
 DEFAULT_PAGE, MOST_PER_PAGE = 50, 100  # documents of one ListDocuments response
@@ -27,51 +32,80 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
 
     async def ReadDocument(self, requests: AsyncIterator[pb.ReadDocumentRequest | None], context: Context) -> None:
         desk = self._desk
-        async with desk.call(context, stream=True) as runtime:
-            with desk.library.place() as keep:
+        async with desk.call("ReadDocument", context, stream=True) as call:
+            runtime = call.runtime
+            with desk.library.place(call.tenant) as place:
+                call.stage = "upload"
                 upload = Upload(desk.uploads, runtime.limits.text_bytes)
                 reading: Reading | None = None
                 try:
                     async for request in requests:
                         upload.add(request)
                     size = upload.end()
+                    call.facts["bytes"] = size
+                    place.reserve(size)
                     await context.write(_progress(pb.READ_STAGE_RECEIVED, size, size))
                     # From here on the worker gives the upload's bytes back, when it has let go of the text.
-                    reading = Reading(desk.workers.readers, runtime, upload.text, upload.close)
+                    call.stage = "queue"
+                    reading = Reading(desk.workers.readers, runtime, upload.text)
+                    reading.when_over(upload.close)
                     async for page in reading.progress():
+                        call.stage = "read"
                         await context.write(_progress(_STAGES[page.stage], page.done, page.total))
-                    entry = keep(await reading.document())
+                    entry = place.keep(*await reading.result())
+                    note_reading(desk, call, reading.queued_s, entry.document)
+                    call.facts["document"] = entry.id
                 finally:
                     if reading is None:
                         upload.close()
                     else:
                         reading.close()
                 try:
+                    call.stage = "send"
                     await context.write(pb.ReadDocumentResponse(document=to_message(entry)))
                 except BaseException:  # cancelled at the last moment: nobody knows the id, so nobody could delete it
                     desk.library.discard(entry)
                     raise
 
     async def GetDocument(self, request: pb.GetDocumentRequest, context: Context) -> pb.GetDocumentResponse:
-        async with self._desk.call(context, stream=False):
+        async with self._desk.call("GetDocument", context, stream=False) as call:
             well_formed(request)
-            return pb.GetDocumentResponse(document=to_message(self._desk.library.get(request.id)))
+            entry = self._desk.library.get(call.tenant, request.id)
+            call.facts["document"] = entry.id
+            return pb.GetDocumentResponse(document=to_message(entry))
 
     async def ListDocuments(self, request: pb.ListDocumentsRequest, context: Context) -> pb.ListDocumentsResponse:
-        async with self._desk.call(context, stream=False):
+        async with self._desk.call("ListDocuments", context, stream=False) as call:
             well_formed(request)
             if request.page_size > MOST_PER_PAGE:
                 told = f"page_size is {request.page_size} and the limit is {MOST_PER_PAGE}"
                 raise LimitError(told, public=told, field="page_size")
-            entries, after = self._desk.library.page(_parse_token(request.page_token), request.page_size or DEFAULT_PAGE)
+            after, size = _parse_token(request.page_token), request.page_size or DEFAULT_PAGE
+            entries, next_after = self._desk.library.page(call.tenant, after, size)
             return pb.ListDocumentsResponse(
-                documents=[to_message(entry) for entry in entries], next_page_token="" if after is None else f"after-{after}"
+                documents=[to_message(entry) for entry in entries], next_page_token="" if next_after is None else f"after-{next_after}"
             )
 
-    async def DeleteDocument(self, request: pb.DeleteDocumentRequest, context: Context) -> pb.DeleteDocumentResponse:
-        async with self._desk.call(context, stream=False):
+    async def RenderPages(self, request: pb.RenderPagesRequest, context: Context) -> None:
+        desk = self._desk
+        async with desk.call("RenderPages", context, stream=True) as call:
             well_formed(request)
-            self._desk.library.remove(request.id)
+            entry = desk.library.get(call.tenant, request.id)
+            call.facts["document"] = entry.id
+            first, last = max(1, request.first_page), entry.document.measure.pages
+            if first > last:
+                told = f"first_page is {first} and the document has {last} pages"
+                raise LimitError(told, public=told, field="first_page")
+            call.stage = "send"
+            drawing = entry.source.pages(first)
+            for _ in range(min(request.page_count or last, last - first + 1)):
+                await context.write(await desk.workers.read(lambda: _render(next(drawing))))
+
+    async def DeleteDocument(self, request: pb.DeleteDocumentRequest, context: Context) -> pb.DeleteDocumentResponse:
+        async with self._desk.call("DeleteDocument", context, stream=False) as call:
+            well_formed(request)
+            self._desk.library.remove(call.tenant, request.id)
+            call.facts["document"] = request.id
             return pb.DeleteDocumentResponse()
 
 
@@ -141,6 +175,16 @@ class Upload:
         raise InputError(told, public=told, field="options.size_bytes")
 
 
+def note_reading(desk: Desk, call: Call, queued_s: float, document: Document) -> None:
+    """Tell telemetry and the audit log of a text that was read."""
+    timings, measure, telemetry = document.timings, document.measure, desk.telemetry
+    stages = {"queue": queued_s, "typeset": timings.typeset_s, "encode": timings.encode_s, "read": timings.prefill_s}
+    for name, seconds in stages.items():
+        telemetry.stage(name, seconds)
+    telemetry.read(measure.pages, measure.visual_tokens)
+    call.facts["pages"] = measure.pages
+
+
 def pages_limit(runtime: Runtime) -> int:
     """Pages of one document: the limit that was set, or what the context holds."""
     return min(runtime.pages_in_context, runtime.limits.pages or runtime.pages_in_context)
@@ -173,6 +217,10 @@ def to_message(entry: Entry) -> pb.Document:
     )
     message.create_time.FromNanoseconds(int(entry.created_s * 1e9))
     return message
+
+
+def _render(page: Page) -> pb.RenderPagesResponse:
+    return pb.RenderPagesResponse(page=page.number, width=page.width, height=page.height, png=png(page))
 
 
 def _progress(stage: pb.ReadStage, done: int, total: int) -> pb.ReadDocumentResponse:

@@ -20,6 +20,7 @@ from glyph_rt.errors import (
     ClosedError,
     DeadlineError,
     GlyphError,
+    IdentityError,
     InputError,
     LimitError,
     NonFiniteError,
@@ -52,6 +53,7 @@ TABLE = (
     Rule(OptionError, grpc.StatusCode.INVALID_ARGUMENT, "BAD_OPTION", "an option is out of range"),
     Rule(NotFoundError, grpc.StatusCode.NOT_FOUND, "NO_DOCUMENT", "no such document: deleted, left idle, or never made"),
     Rule(ClosedError, grpc.StatusCode.NOT_FOUND, "NO_DOCUMENT", "no such document: deleted, left idle, or never made"),
+    Rule(IdentityError, grpc.StatusCode.UNAUTHENTICATED, "UNKNOWN_CALLER", "this server needs a valid token or certificate"),
     Rule(UnavailableError, grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", "the server is starting or stopping", 1.0),
     Rule(DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED, "SERVER_DEADLINE", "the call took longer than this server allows"),
     Rule(NonFiniteError, grpc.StatusCode.INTERNAL, "NO_VALID_OUTPUT", "the model produced no valid numbers"),
@@ -59,8 +61,11 @@ TABLE = (
 )
 
 
-def to_status(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
-    """What a client is told of `error`. An error that no rule knows is logged, under an id that the client gets too."""
+def to_status(error: Exception) -> tuple[grpc.StatusCode, str, status_pb2.Status]:
+    """What a client is told of `error`: code, reason, and all of it.
+
+    An error that no rule knows is logged, under an id that the client gets too.
+    """
     rule = next((rule for rule in TABLE if isinstance(error, rule.error)), None)
     if rule is None:
         return _unexpected(error)
@@ -75,17 +80,18 @@ def to_status(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
     if rule.code == grpc.StatusCode.INVALID_ARGUMENT:
         violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=text, reason=rule.reason)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    return rule.code, _status(rule.code, text, details)
+    return rule.code, rule.reason, _status(rule.code, text, details)
 
 
-def _unexpected(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
+def _unexpected(error: Exception) -> tuple[grpc.StatusCode, str, status_pb2.Status]:
     """INTERNAL. Only the error's class and the places in the code are logged: its message may hold a client's text."""
     identity = secrets.token_hex(8)
     places = " < ".join(f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno} {f.name}" for f in reversed(traceback.extract_tb(error.__traceback__)))
     LOG.error("internal error %s: %s at %s", identity, type(error).__name__, places)
-    info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"id": identity})
+    reason = "INTERNAL"
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata={"id": identity})
     code = grpc.StatusCode.INTERNAL
-    return code, _status(code, f"internal error {identity}; the server's log names it", [info])
+    return code, reason, _status(code, f"internal error {identity}; the server's log names it", [info])
 
 
 def _status(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,20 +22,27 @@ class ServiceLimits:
 
     documents: int = 64  # kept at once, readings under way included
     streams: int = 32  # readings and answers under way at once
+    tenant_documents: int | None = None  # of these, one tenant's; None: all of them
+    tenant_streams: int | None = None
+    kept_bytes: int = 256 * MIB  # texts of all documents together, which page images and citations are made from
     upload_bytes: int = 64 * MIB  # of all texts being uploaded or read together
     question_bytes: int = 16 * KIB  # of one question, in UTF-8
     message_bytes: int = 4 * MIB  # of one request message; gRPC itself refuses larger ones with RESOURCE_EXHAUSTED
     deadline_s: float = 600.0  # of one call, whatever the client asks for
     idle_s: float = 3600.0  # without a question, after which a document is forgotten
+    keepalive_s: float = 60.0  # between pings on a quiet connection; a client that answers none within a third of it is gone
     drain_s: float = 30.0  # for calls under way to end once the server was told to stop
     readers: int = 1  # threads that read documents; one already fills the cores
     answerers: int = 2  # threads that answer, one token of one answer at a time
 
     def __post_init__(self) -> None:
-        for name in ("documents", "streams", "upload_bytes", "question_bytes", "message_bytes", "readers", "answerers"):
+        for name in ("tenant_documents", "tenant_streams"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise OptionError(f"{name.replace('_', '-')} must be at least 1")
+        for name in ("documents", "streams", "upload_bytes", "kept_bytes", "question_bytes", "message_bytes", "readers", "answerers"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name.replace('_', '-')} must be at least 1")
-        for name in ("deadline_s", "idle_s"):
+        for name in ("deadline_s", "idle_s", "keepalive_s"):
             if not (0 < getattr(self, name) < math.inf):
                 raise OptionError(f"{name[:-2]} must be a number of seconds above 0")
         if not 0 <= self.drain_s < math.inf:
@@ -42,8 +50,9 @@ class ServiceLimits:
 
     def check_against(self, limits: Limits) -> None:
         """Raises OptionError when one text that `limits` allows could not be uploaded even alone."""
-        if limits.text_bytes > self.upload_bytes:
-            raise OptionError(f"upload-bytes must be at least text-bytes ({limits.text_bytes:,})")
+        for name in ("upload_bytes", "kept_bytes"):
+            if limits.text_bytes > getattr(self, name):
+                raise OptionError(f"{name.replace('_', '-')} must be at least text-bytes ({limits.text_bytes:,})")
 
 
 class Quota:
@@ -81,3 +90,35 @@ class Quota:
             yield
         finally:
             self.give(amount)
+
+
+class Shares:
+    """How many of something each tenant has taken, at most `limit` each; None: no limit. Used from the event loop only."""
+
+    def __init__(self, limit: int | None, noun: str) -> None:
+        self._limit, self._refusal = limit, f"a client may have at most {limit} {noun} at once"
+        self._taken: Counter[str] = Counter()
+
+    def __getitem__(self, tenant: str) -> int:
+        return self._taken[tenant]
+
+    def take(self, tenant: str) -> None:
+        """Take one, or raise BusyError and take none."""
+        if self._limit is not None and self._taken[tenant] >= self._limit:
+            raise BusyError(self._refusal, public=self._refusal)
+        self._taken[tenant] += 1
+
+    def give(self, tenant: str) -> None:
+        """Give one back. A tenant that has none is not remembered."""
+        self._taken[tenant] -= 1
+        if self._taken[tenant] == 0:
+            del self._taken[tenant]
+
+    @contextmanager
+    def held(self, tenant: str) -> Iterator[None]:
+        """Take for as long as the block runs."""
+        self.take(tenant)
+        try:
+            yield
+        finally:
+            self.give(tenant)

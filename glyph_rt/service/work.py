@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import TypeVar
 
 from glyph_rt.documents import Answer, Document, Progress
 from glyph_rt.runtime import Runtime
+from glyph_rt.service.source import Source
 
 T = TypeVar("T")
 
@@ -29,6 +31,14 @@ class Workers:
         self.readers = ThreadPoolExecutor(readers, "glyph-read")
         self.answerers = ThreadPoolExecutor(answerers, "glyph-answer")
 
+    async def read(self, task: Callable[[], T]) -> T:
+        """What `task` gives, on a reader's thread."""
+        return await asyncio.wrap_future(self.readers.submit(task))
+
+    async def answer(self, task: Callable[[], T]) -> T:
+        """What `task` gives, on an answerer's thread."""
+        return await asyncio.wrap_future(self.answerers.submit(task))
+
     def close(self) -> None:
         """Wait for what runs, drop what waits."""
         for pool in (self.readers, self.answerers):
@@ -40,32 +50,34 @@ class _StoppedError(Exception):
 
 
 class Reading:
-    """One text on its way through `Runtime.read`. Must be closed; `document()` hands the document over, else closing drops it.
+    """One text on its way through `Runtime.read`. Must be closed; `result()` hands the document over, else closing drops it."""
 
-    on_end: called once the text is let go, on a worker's thread.
-    """
-
-    def __init__(self, pool: Executor, runtime: Runtime, text: Callable[[], str], on_end: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, pool: Executor, runtime: Runtime, text: Callable[[], str]) -> None:
         self._runtime, self._text = runtime, text
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
         self._taken = False
+        self._submitted = time.perf_counter()
+        self.queued_s = 0.0  # waited for a thread; known once it has begun
         # Holds at most one entry per page of the document and one for its end.
         self._events: asyncio.Queue[Progress | None] = asyncio.Queue()
-        self._future: Future[Document] = pool.submit(self._run)
-        self._future.add_done_callback(lambda _: on_end())
-        self._future.add_done_callback(lambda _: self._post(None))
+        self._future: Future[tuple[Document, Source]] = pool.submit(self._run)
 
     async def progress(self) -> AsyncIterator[Progress]:
-        """Pages as they are read, until the reading has ended, well or not."""
+        """Pages as they are read, until the reading has ended, well or not, and what waited for that (`when_over`) is done."""
+        self._future.add_done_callback(lambda _: self._post(None))
         while (event := await self._events.get()) is not None:
             yield event
 
-    async def document(self) -> Document:
-        """The document, which is the caller's from here on. Raises what `Runtime.read` raised."""
-        document = await asyncio.wrap_future(self._future)
+    async def result(self) -> tuple[Document, Source]:
+        """The document, which is the caller's from here on, and its text. Raises what `Runtime.read` raised."""
+        result = await asyncio.wrap_future(self._future)
         self._taken = True
-        return document
+        return result
+
+    def when_over(self, do: Callable[[], None]) -> None:
+        """Call `do` once the worker has let go of the text, on its thread or, if that is over, here."""
+        self._future.add_done_callback(lambda _: do())
 
     def close(self) -> None:
         """Stop within a batch of pages; a document that nobody took is closed."""
@@ -73,9 +85,11 @@ class Reading:
         self._future.cancel()
         self._future.add_done_callback(self._drop)
 
-    def _run(self) -> Document:
+    def _run(self) -> tuple[Document, Source]:
         self._check()
-        return self._runtime.read(self._text(), self._page)
+        self.queued_s = time.perf_counter() - self._submitted
+        text = self._text()
+        return self._runtime.read(text, self._page), Source(text, self._runtime.typesetter)
 
     def _page(self, progress: Progress) -> None:
         self._check()
@@ -89,9 +103,9 @@ class Reading:
         with suppress(RuntimeError):  # the loop has closed: the server is gone, and so is whoever listened
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-    def _drop(self, future: Future[Document]) -> None:
+    def _drop(self, future: Future[tuple[Document, Source]]) -> None:
         if not self._taken and not future.cancelled() and future.exception() is None:
-            future.result().close()
+            future.result()[0].close()
 
 
 class AnswerRun:

@@ -126,3 +126,25 @@ class DeleteDocumentRequest(_message.Message):
 class DeleteDocumentResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class RenderPagesRequest(_message.Message):
+    __slots__ = ("id", "first_page", "page_count")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_PAGE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    first_page: int
+    page_count: int
+    def __init__(self, id: _Optional[str] = ..., first_page: _Optional[int] = ..., page_count: _Optional[int] = ...) -> None: ...
+
+class RenderPagesResponse(_message.Message):
+    __slots__ = ("page", "width", "height", "png")
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    PNG_FIELD_NUMBER: _ClassVar[int]
+    page: int
+    width: int
+    height: int
+    png: bytes
+    def __init__(self, page: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., png: _Optional[bytes] = ...) -> None: ...

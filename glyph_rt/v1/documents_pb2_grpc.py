@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class DocumentServiceStub:
     """Reads texts and keeps what was read in KV memory until it is deleted, left idle, or the server stops.
-    Every client of a server sees every document: there are no tenants in this version.
+    A document is its tenant's own: whom the server takes a caller for, by token or certificate (GetRuntimeResponse.tenant).
+    To every other tenant it does not exist. On a server that does not tell its callers apart, they are one tenant.
     """
 
     def __init__(self, channel):
@@ -51,6 +52,11 @@ class DocumentServiceStub:
                 request_serializer=glyph__rt_dot_v1_dot_documents__pb2.ListDocumentsRequest.SerializeToString,
                 response_deserializer=glyph__rt_dot_v1_dot_documents__pb2.ListDocumentsResponse.FromString,
                 _registered_method=True)
+        self.RenderPages = channel.unary_stream(
+                '/glyph_rt.v1.DocumentService/RenderPages',
+                request_serializer=glyph__rt_dot_v1_dot_documents__pb2.RenderPagesRequest.SerializeToString,
+                response_deserializer=glyph__rt_dot_v1_dot_documents__pb2.RenderPagesResponse.FromString,
+                _registered_method=True)
         self.DeleteDocument = channel.unary_unary(
                 '/glyph_rt.v1.DocumentService/DeleteDocument',
                 request_serializer=glyph__rt_dot_v1_dot_documents__pb2.DeleteDocumentRequest.SerializeToString,
@@ -60,7 +66,8 @@ class DocumentServiceStub:
 
 class DocumentServiceServicer:
     """Reads texts and keeps what was read in KV memory until it is deleted, left idle, or the server stops.
-    Every client of a server sees every document: there are no tenants in this version.
+    A document is its tenant's own: whom the server takes a caller for, by token or certificate (GetRuntimeResponse.tenant).
+    To every other tenant it does not exist. On a server that does not tell its callers apart, they are one tenant.
     """
 
     def ReadDocument(self, request_iterator, context):
@@ -83,6 +90,15 @@ class DocumentServiceServicer:
 
     def ListDocuments(self, request, context):
         """All documents, oldest first, page by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenderPages(self, request, context):
+        """Pages of a document as images, for people: what the model read, in order, one page per message. Drawn anew for each call,
+        so fetch what is looked at. NOT_FOUND: no such document. INVALID_ARGUMENT: no such page. Cancelling stops behind the page
+        that is being drawn.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,6 +130,11 @@ def add_DocumentServiceServicer_to_server(servicer, server):
                     request_deserializer=glyph__rt_dot_v1_dot_documents__pb2.ListDocumentsRequest.FromString,
                     response_serializer=glyph__rt_dot_v1_dot_documents__pb2.ListDocumentsResponse.SerializeToString,
             ),
+            'RenderPages': grpc.unary_stream_rpc_method_handler(
+                    servicer.RenderPages,
+                    request_deserializer=glyph__rt_dot_v1_dot_documents__pb2.RenderPagesRequest.FromString,
+                    response_serializer=glyph__rt_dot_v1_dot_documents__pb2.RenderPagesResponse.SerializeToString,
+            ),
             'DeleteDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDocument,
                     request_deserializer=glyph__rt_dot_v1_dot_documents__pb2.DeleteDocumentRequest.FromString,
@@ -129,7 +150,8 @@ def add_DocumentServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class DocumentService:
     """Reads texts and keeps what was read in KV memory until it is deleted, left idle, or the server stops.
-    Every client of a server sees every document: there are no tenants in this version.
+    A document is its tenant's own: whom the server takes a caller for, by token or certificate (GetRuntimeResponse.tenant).
+    To every other tenant it does not exist. On a server that does not tell its callers apart, they are one tenant.
     """
 
     @staticmethod
@@ -203,6 +225,33 @@ class DocumentService:
             '/glyph_rt.v1.DocumentService/ListDocuments',
             glyph__rt_dot_v1_dot_documents__pb2.ListDocumentsRequest.SerializeToString,
             glyph__rt_dot_v1_dot_documents__pb2.ListDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderPages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/glyph_rt.v1.DocumentService/RenderPages',
+            glyph__rt_dot_v1_dot_documents__pb2.RenderPagesRequest.SerializeToString,
+            glyph__rt_dot_v1_dot_documents__pb2.RenderPagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

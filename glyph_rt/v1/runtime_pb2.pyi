@@ -10,7 +10,7 @@ class GetRuntimeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetRuntimeResponse(_message.Message):
-    __slots__ = ("version", "model_digest", "style", "encoder", "context_tokens", "limits", "memory", "documents")
+    __slots__ = ("version", "model_digest", "style", "encoder", "context_tokens", "limits", "memory", "documents", "tenant", "load")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     STYLE_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,8 @@ class GetRuntimeResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
     version: str
     model_digest: str
     style: str
@@ -27,10 +29,12 @@ class GetRuntimeResponse(_message.Message):
     limits: RuntimeLimits
     memory: RuntimeMemory
     documents: int
-    def __init__(self, version: _Optional[str] = ..., model_digest: _Optional[str] = ..., style: _Optional[str] = ..., encoder: _Optional[str] = ..., context_tokens: _Optional[int] = ..., limits: _Optional[_Union[RuntimeLimits, _Mapping]] = ..., memory: _Optional[_Union[RuntimeMemory, _Mapping]] = ..., documents: _Optional[int] = ...) -> None: ...
+    tenant: str
+    load: RuntimeLoad
+    def __init__(self, version: _Optional[str] = ..., model_digest: _Optional[str] = ..., style: _Optional[str] = ..., encoder: _Optional[str] = ..., context_tokens: _Optional[int] = ..., limits: _Optional[_Union[RuntimeLimits, _Mapping]] = ..., memory: _Optional[_Union[RuntimeMemory, _Mapping]] = ..., documents: _Optional[int] = ..., tenant: _Optional[str] = ..., load: _Optional[_Union[RuntimeLoad, _Mapping]] = ...) -> None: ...
 
 class RuntimeLimits(_message.Message):
-    __slots__ = ("text_bytes", "pages", "question_bytes", "message_bytes", "documents", "streams", "upload_bytes", "deadline_s", "idle_s")
+    __slots__ = ("text_bytes", "pages", "question_bytes", "message_bytes", "documents", "streams", "upload_bytes", "deadline_s", "idle_s", "tenant_documents", "tenant_streams", "kept_bytes")
     TEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
     PAGES_FIELD_NUMBER: _ClassVar[int]
     QUESTION_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +44,9 @@ class RuntimeLimits(_message.Message):
     UPLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     IDLE_S_FIELD_NUMBER: _ClassVar[int]
+    TENANT_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    TENANT_STREAMS_FIELD_NUMBER: _ClassVar[int]
+    KEPT_BYTES_FIELD_NUMBER: _ClassVar[int]
     text_bytes: int
     pages: int
     question_bytes: int
@@ -49,7 +56,10 @@ class RuntimeLimits(_message.Message):
     upload_bytes: int
     deadline_s: float
     idle_s: float
-    def __init__(self, text_bytes: _Optional[int] = ..., pages: _Optional[int] = ..., question_bytes: _Optional[int] = ..., message_bytes: _Optional[int] = ..., documents: _Optional[int] = ..., streams: _Optional[int] = ..., upload_bytes: _Optional[int] = ..., deadline_s: _Optional[float] = ..., idle_s: _Optional[float] = ...) -> None: ...
+    tenant_documents: int
+    tenant_streams: int
+    kept_bytes: int
+    def __init__(self, text_bytes: _Optional[int] = ..., pages: _Optional[int] = ..., question_bytes: _Optional[int] = ..., message_bytes: _Optional[int] = ..., documents: _Optional[int] = ..., streams: _Optional[int] = ..., upload_bytes: _Optional[int] = ..., deadline_s: _Optional[float] = ..., idle_s: _Optional[float] = ..., tenant_documents: _Optional[int] = ..., tenant_streams: _Optional[int] = ..., kept_bytes: _Optional[int] = ...) -> None: ...
 
 class RuntimeMemory(_message.Message):
     __slots__ = ("weight_bytes", "kv_budget_bytes", "kv_used_bytes", "kv_bytes_per_token")
@@ -62,3 +72,27 @@ class RuntimeMemory(_message.Message):
     kv_used_bytes: int
     kv_bytes_per_token: int
     def __init__(self, weight_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., kv_bytes_per_token: _Optional[int] = ...) -> None: ...
+
+class RuntimeLoad(_message.Message):
+    __slots__ = ("uptime_s", "streams", "upload_bytes", "kept_bytes", "documents", "readings", "pages", "answers", "generation_tokens", "refusals")
+    UPTIME_S_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    UPLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KEPT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    READINGS_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    uptime_s: float
+    streams: int
+    upload_bytes: int
+    kept_bytes: int
+    documents: int
+    readings: int
+    pages: int
+    answers: int
+    generation_tokens: int
+    refusals: int
+    def __init__(self, uptime_s: _Optional[float] = ..., streams: _Optional[int] = ..., upload_bytes: _Optional[int] = ..., kept_bytes: _Optional[int] = ..., documents: _Optional[int] = ..., readings: _Optional[int] = ..., pages: _Optional[int] = ..., answers: _Optional[int] = ..., generation_tokens: _Optional[int] = ..., refusals: _Optional[int] = ...) -> None: ...

@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from glyph_rt import Runtime
+from glyph_rt.service.access import Access
 from glyph_rt.service.address import Address
+from glyph_rt.service.auth import Security
 from glyph_rt.service.client import Client
 from glyph_rt.service.limits import ServiceLimits
 from glyph_rt.service.server import Server
@@ -33,19 +36,27 @@ class Served:
     def on_loop(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
 
-    def client(self, timeout_s: float | None = 60.0) -> Client:
-        return Client(self.address, timeout_s)
+    def client(self, access: Access | None = None, *, timeout_s: float | None = 60.0, patience_s: float = 0.0) -> Client:
+        return Client(self.address, access, timeout_s=timeout_s, patience_s=patience_s)
 
 
 @contextmanager
-def served(runtime: Runtime, limits: ServiceLimits | None = None, address: str = "127.0.0.1:0", *, ready: bool = True) -> Iterator[Served]:
+def served(
+    runtime: Runtime,
+    limits: ServiceLimits | None = None,
+    address: str = "127.0.0.1:0",
+    *,
+    ready: bool = True,
+    security: Security | None = None,
+    audit: Path | None = None,
+) -> Iterator[Served]:
     """Serve `runtime`; afterwards nothing may be left in its memory."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
     async def start() -> tuple[Server, str]:
-        server = Server(Address.parse(address), limits or ServiceLimits())
+        server = Server(Address.parse(address), limits or ServiceLimits(), security, audit)
         return server, await server.start()
 
     try:
@@ -57,9 +68,9 @@ def served(runtime: Runtime, limits: ServiceLimits | None = None, address: str =
             yield found
         finally:
             found.on_loop(server.stop(0))
-            assert server.desk.streams.used == server.desk.uploads.used == len(server.desk.library) == 0
-            runtime.arena.check_integrity()
-            assert runtime.arena.used == 0
+            desk = server.desk
+            desk.check_integrity()
+            assert desk.streams.used == desk.uploads.used == desk.library.texts.used == len(desk.library) == runtime.arena.used == 0
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

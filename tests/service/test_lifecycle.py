@@ -95,26 +95,6 @@ def test_a_cancelled_reading_stops_within_a_page(serve: Served, monkeypatch: pyt
         assert len(steps) <= seen + 1 and len(serve.server.desk.library) == 0
 
 
-def test_a_client_that_vanishes_mid_upload_leaves_nothing(serve: Served) -> None:
-    """Its process is killed, so the connection breaks without a word; what it had sent is no document."""
-    script = (
-        "import sys, time, grpc\n"
-        "from glyph_rt.v1 import documents_pb2 as d, documents_pb2_grpc as g\n"
-        "def parts():\n"
-        "    yield d.ReadDocumentRequest(options=d.ReadDocumentOptions())\n"
-        "    yield d.ReadDocumentRequest(text=b'a line of words\\n' * 20)\n"
-        "    time.sleep(60)\n"
-        "list(g.DocumentServiceStub(grpc.insecure_channel(sys.argv[1])).ReadDocument(parts()))\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", script, serve.address])
-    eventually(lambda: serve.server.desk.uploads.used == 320, 30.0)
-    child.kill()
-    child.wait()
-    eventually(lambda: serve.server.desk.streams.used == serve.server.desk.uploads.used == 0)
-    time.sleep(0.2)
-    assert len(serve.server.desk.library) == 0 and serve.runtime.arena.used == 0
-
-
 def test_streams_over_the_limit_are_told_to_come_back(runtime: Runtime) -> None:
     waiting = threading.Event()
 
@@ -187,12 +167,6 @@ def test_reflection_lists_the_services(serve: Served) -> None:
     assert names == {*SERVICES, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:50051", "[::]:50051", "192.168.1.5:50051", "8.8.8.8:1"])
-def test_other_addresses_are_refused_since_tls_is_not_built(address: str) -> None:
-    with pytest.raises(AddressError, match="TLS is not built yet"):
-        Address.parse(address)
-
-
 @pytest.mark.parametrize(
     "address", ["", "50051", ":50051", "localhost", "example.com:1", "127.0.0.1:65536", "127.0.0.1:x", "unix:", "unix:/" + "a" * 100]
 )
@@ -258,7 +232,7 @@ def test_glyph_rt_serve_from_start_to_sigterm(random_model: Path, tmp_path: Path
             address = lines[1].split("listening at ")[1].split(",")[0]
             [listening] = sockets(process.pid)
             assert listening.split()[3] == "0A", "the one socket listens"
-            with Client(address, 60.0) as client:
+            with Client(address, timeout_s=60.0) as client:
                 identity = client.read(TEXT).id
                 _ = client.ask(QUESTION, document=identity, max_new_tokens=4).text
                 local = [line.split()[1] for line in sockets(process.pid)]
@@ -289,7 +263,7 @@ def test_signals_end_it_at_any_moment(random_model: Path, moment: str) -> None:
             lines = [next(line for line in process.stderr if "listening at" in line)]
             if moment == "during a long answer":
                 lines += [next(line for line in process.stderr if "] serving" in line)]
-                with Client(lines[0].split("listening at ")[1].split(",")[0], 60.0) as client:
+                with Client(lines[0].split("listening at ")[1].split(",")[0], timeout_s=60.0) as client:
                     reply = client.ask(QUESTION, text=TEXT, max_new_tokens=7000)
                     next(iter(reply))
                     process.send_signal(signal.SIGTERM)
@@ -304,9 +278,3 @@ def test_signals_end_it_at_any_moment(random_model: Path, moment: str) -> None:
             assert process.wait(30) == 0 and "Traceback" not in rest and "stopped" in rest.splitlines()[-1], rest
         finally:
             process.kill()
-
-
-def test_serve_refuses_other_addresses_with_one_line() -> None:
-    command = [sys.executable, "-c", "from glyph_rt.cli import main; main()", "serve", "--address", "0.0.0.0:50051"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and "TLS is not built yet" in done.stderr

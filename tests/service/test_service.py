@@ -265,6 +265,13 @@ def test_a_defect_is_told_by_an_opaque_id_and_logged_without_text(
         assert "SECRET" not in caplog.text
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-40, 1e-7])
+def test_the_smallest_temperatures_draw_the_most_likely_token(serve: Served, temperature: float) -> None:
+    with serve.client() as client:
+        greedy = client.ask(QUESTION, text=TEXT, max_new_tokens=8).text
+        assert client.ask(QUESTION, text=TEXT, max_new_tokens=8, temperature=temperature).text == greedy
+
+
 def test_noise_of_the_model_is_an_error(serve: Served) -> None:
     with serve.client() as client:
         identity = client.read(TEXT).id

@@ -1,0 +1,165 @@
+"""Metrics and logs: what is counted is what happened, and the dashboard asks for what is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from glyph_rt import Runtime
+from glyph_rt.errors import AddressError
+from glyph_rt.service import logs
+from glyph_rt.service.address import Address
+from glyph_rt.service.client import ServiceError
+from glyph_rt.service.limits import ServiceLimits
+from glyph_rt.v1 import documents_pb2
+from tests.conftest import TEXT
+from tests.service.conftest import Served, eventually, served, slow_down
+
+QUESTION = "What is the value of order number?"
+DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana.json"
+
+
+def value(at: Served, name: str, **labels: str) -> float:
+    return at.server.desk.telemetry.registry.get_sample_value(f"glyph_rt_{name}", labels) or 0.0
+
+
+def names(at: Served) -> set[str]:
+    """Of every sample, whether or not it has been seen yet."""
+    found = set()
+    for family in at.server.desk.telemetry.registry.collect():
+        suffixes = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("_total",)}.get(family.type, ("",))
+        found |= {family.name + suffix for suffix in suffixes}
+    return found
+
+
+def test_counts_follow_what_happens(serve: Served) -> None:
+    with serve.client() as client:
+        document = client.read(TEXT)
+        reply = client.ask(QUESTION, document=document.id, max_new_tokens=12)
+        assert reply.text and reply.done is not None
+        with pytest.raises(ServiceError):
+            client.get("0" * 32)
+        # A call is counted once it is over, which its client may know a moment before.
+        eventually(lambda: value(serve, "calls_total", method="GetDocument", code="NOT_FOUND") == 1)
+        eventually(lambda: value(serve, "calls_total", method="ReadDocument", code="OK") == 1)
+        eventually(lambda: value(serve, "calls_total", method="Ask", code="OK") == 1)
+        assert value(serve, "rejections_total", reason="NO_DOCUMENT") == 1
+        assert value(serve, "documents") == 1 and value(serve, "kv_bytes") == document.kv_bytes == serve.runtime.arena.used
+        assert value(serve, "text_bytes") == len(TEXT.encode()) and value(serve, "streams") == 0
+        assert (value(serve, "pages_total"), value(serve, "visual_tokens_total")) == (document.pages, document.visual_tokens)
+        usage = reply.done.usage
+        assert value(serve, "generation_tokens_total") == usage.completion_tokens == 12
+        assert value(serve, "cached_tokens_total") == usage.cached_tokens < value(serve, "prompt_tokens_total") == usage.prompt_tokens
+        for stage in ("queue", "typeset", "encode", "read", "prefill", "decode"):
+            assert value(serve, "stage_seconds_count", stage=stage) == 1, stage
+        assert value(serve, "time_to_first_token_seconds_count") == value(serve, "time_per_output_token_seconds_count") == 1
+        assert value(serve, "inter_token_latency_seconds_count") >= 1
+        load = client.runtime().load
+        assert (load.documents, load.readings, load.answers, load.generation_tokens, load.refusals) == (1, 1, 1, 12, 1)
+        assert load.kept_bytes == len(TEXT.encode()) and load.uptime_s > 0
+
+
+def test_cancellations_are_counted_by_what_was_under_way(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stalled() -> Iterator[documents_pb2.ReadDocumentRequest]:
+        yield documents_pb2.ReadDocumentRequest(options=documents_pb2.ReadDocumentOptions())
+        time.sleep(5)
+
+    with served(runtime, ServiceLimits(deadline_s=20.0)) as at, at.client() as client:
+        upload = client._documents.ReadDocument(stalled())
+        eventually(lambda: at.server.desk.streams.used == 1)
+        upload.cancel()
+        eventually(lambda: value(at, "cancellations_total", stage="upload") == 1)
+        identity = client.read(TEXT).id
+        slow_down(runtime, monkeypatch, 0.1)
+        reply = client.ask(QUESTION, document=identity, max_new_tokens=200)
+        next(iter(reply))
+        reply.close()
+        eventually(lambda: value(at, "cancellations_total", stage="decode") == 1)
+        with at.client(timeout_s=0.3) as hurried, pytest.raises(ServiceError):
+            _ = hurried.ask(QUESTION, text=TEXT * 3).text
+        eventually(lambda: value(at, "cancellations_total", stage="read") == 1)
+        assert (
+            value(at, "calls_total", method="Ask", code="CANCELLED")
+            == value(at, "calls_total", method="Ask", code="DEADLINE_EXCEEDED")
+            == 1
+        )
+
+
+def test_metrics_are_scraped_over_http_on_loopback_only(serve: Served) -> None:
+    telemetry = serve.server.desk.telemetry
+    for host in ("127.0.0.1", "[::1]"):
+        where, stop = telemetry.serve(Address.parse(f"{host}:0"))
+        with pytest.raises(AddressError, match="cannot be served"):
+            telemetry.serve(Address.parse(where))
+        with urllib.request.urlopen(f"http://{where}/metrics", timeout=10) as response:
+            page = response.read().decode()
+        stop()
+        assert "# TYPE glyph_rt_kv_bytes gauge" in page and "process_resident_memory_bytes" in page
+    for address in ("0.0.0.0:0", "192.0.2.1:0", "unix:/tmp/metrics"):
+        with pytest.raises(AddressError, match="loopback only"):
+            telemetry.serve(Address.parse(address))
+
+
+def test_every_metric_is_named_and_explained_alike(serve: Served) -> None:
+    for family in serve.server.desk.telemetry.registry.collect():
+        assert re.fullmatch(r"glyph_rt_[a-z_]+|process_[a-z_]+", family.name) and family.documentation.endswith("."), family.name
+        assert family.type != "histogram" or family.name.endswith("_seconds")
+
+
+def test_the_dashboard_asks_for_metrics_that_are_there(serve: Served) -> None:
+    """And for every one of ours."""
+    dashboard = json.loads(DASHBOARD.read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = {name for expression in expressions for name in re.findall(r"\b(?:glyph_rt|process)_[a-z_]+", expression)}
+    there = names(serve)
+    assert asked <= there, asked - there
+    plain = {name for name in there if name.startswith("glyph_rt_") and not name.endswith(("_count", "_sum"))}
+    assert plain <= asked, plain - asked
+    for expression in expressions:
+        assert expression.count("(") == expression.count(")")
+    labels = {label for expression in expressions for group in re.findall(r"by \(([a-z, ]+)\)", expression) for label in group.split(", ")}
+    assert labels == {"le", "stage", "method", "code", "reason"}
+
+
+def test_logs_are_lines_for_people_or_json(capfd: pytest.CaptureFixture[str]) -> None:
+    try:
+        logs.configure(time.perf_counter(), as_json=True)
+        with logs.phase("model opened"):
+            pass
+        logs.LOG.error('a "quoted" name\nand a break')
+        opened, broken = (json.loads(line) for line in capfd.readouterr().err.splitlines())
+        assert opened["message"].startswith("model opened in") and opened["level"] == "info" and opened["seconds"] >= 0
+        assert broken["message"] == 'a "quoted" name\nand a break' and broken["time"].endswith("+00:00")
+        logs.configure(time.perf_counter(), as_json=False)
+        logs.LOG.info("serving")
+        assert re.fullmatch(r"glyph-rt: \[ +0\.\d\d s\] serving\n", capfd.readouterr().err)
+    finally:
+        import logging
+
+        logging.basicConfig(force=True)
+        logs.LOG.setLevel(logging.NOTSET)
+
+
+def test_a_client_with_patience_comes_back_when_there_is_room(runtime: Runtime) -> None:
+    """What found no room is repeated when the server says; what can never be served is not."""
+    with served(runtime, ServiceLimits(documents=1)) as at, at.client(patience_s=30.0) as client:
+        first = client.read("a\n").id
+        at.loop.call_soon_threadsafe(at.loop.call_later, 1.5, at.server.desk.library.remove, "", first)
+        assert client.read("b\n").pages == 1
+        assert value(at, "rejections_total", reason="BUSY") >= 1
+        before = value(at, "calls_total", method="Ask", code="INVALID_ARGUMENT")
+        with pytest.raises(ServiceError):
+            _ = client.ask(" ", text="a\n").text
+        eventually(lambda: value(at, "calls_total", method="Ask", code="INVALID_ARGUMENT") == before + 1)
+    with served(runtime, ServiceLimits(documents=1)) as at, at.client(patience_s=0.5) as client:
+        client.read("a\n")
+        with pytest.raises(ServiceError) as caught:
+            client.read("b\n")
+        assert caught.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
