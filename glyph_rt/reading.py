@@ -13,7 +13,7 @@ from torch import Tensor
 from glyph_rt.arena import Arena
 from glyph_rt.byte_cache import ByteCache
 from glyph_rt.identity import digest
-from glyph_rt.language import PAGES_AHEAD, KVTail, Lease, Past, PromptTemplate, SegmentStore, StepLoop
+from glyph_rt.language import PAGES_AHEAD, KVSegment, KVTail, Lease, Past, PromptTemplate, SegmentStore, StepLoop
 from glyph_rt.typeset import BLOCK, Layout, Page, Typesetter
 from glyph_rt.vision import MAX_BATCH, VisionEncoder
 
@@ -113,7 +113,8 @@ class PageReader:
             if lease.bytes + self._bytes(names[lease.pages :]) > self.arena.budget:
                 lease.release()  # what is shared is part of something too large to stay beside the rest: it must be free to go
                 lease = self.store.pin(())
-            lease = self._from_host(lease, names, purpose, effort)
+            while (found := self.store.host_copy(keys[lease.pages :])) is not None:
+                lease = self._copy_back(lease, names, *found, purpose, effort)
             if lease.pages:
                 advance(lease.pages)
             if lease.pages < len(names):
@@ -126,20 +127,19 @@ class PageReader:
     def _bytes(self, names: Iterable[PageName]) -> int:
         return sum(name.tokens for name in names) * self.loop.model.kv_shape.bytes_per_token
 
-    def _from_host(self, lease: Lease, names: Sequence[PageName], purpose: str, effort: Effort) -> Lease:
-        """`lease`, extended by what host memory holds of the pages behind it."""
-        while (found := self.store.host_copy([name.key for name in names[lease.pages :]])) is not None:
-            copy, ends = found
-            reservation = self.arena.reserve(copy.kv.nbytes, purpose)
-            effort.charge("wait_s")
-            try:
-                segment = copy.copied_to(self.loop.model.device)
-                new = names[lease.pages : lease.pages + len(ends)]
-                lease = self.store.extend(lease, [name.key for name in new], ends, segment, reservation)
-            except BaseException:
-                reservation.release()
-                raise
-            effort.charge("prefill_s")
+    def _copy_back(
+        self, lease: Lease, names: Sequence[PageName], copy: KVSegment, ends: tuple[int, ...], purpose: str, effort: Effort
+    ) -> Lease:
+        """`lease`, extended by pages that host memory holds."""
+        reservation = self.arena.reserve(copy.kv.nbytes, purpose)
+        effort.charge("wait_s")
+        try:
+            keys = [name.key for name in names[lease.pages : lease.pages + len(ends)]]
+            lease = self.store.extend(lease, keys, ends, copy.copied_to(self.loop.model.device), reservation)
+        except BaseException:
+            reservation.release()
+            raise
+        effort.charge("prefill_s")
         return lease
 
     def _prefill(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import torch
@@ -30,7 +30,7 @@ LINGER_S = 1.0  # how long the thread waits for work before it ends; new work st
 class Participant(Protocol):
     """Who may be in a step: a turn or a reading."""
 
-    subject: object  # the document; the loop is fair between subjects
+    subject: Hashable  # the document; the loop is fair between subjects
     priority: int  # higher goes first, always
     served: int  # the last step it was in
 
@@ -50,7 +50,7 @@ class Reading:
 
     def __init__(self, loop: StepLoop, past: Past, priority: int) -> None:
         self.past, self.priority, self.served = past, priority, 0
-        self.subject: object = self  # a document of its own
+        self.subject: Hashable = self  # a document of its own
         self.done = 0  # pages prefilled
         self.waiting: deque[Rows] = deque()
         self.running: Rows | None = None  # in the step under way
@@ -213,7 +213,7 @@ class StepLoop:
             chosen.append(turn)
             if len(chosen) == TURNS_PER_STEP:
                 break
-        chosen.sort(key=lambda turn: id(turn.subject))  # neighbours on one document read its KV together
+        chosen.sort(key=lambda turn: hash(turn.subject))  # neighbours on one document read its KV together
         for reading in fairly([reading for reading in self._readings if reading.waiting])[:1]:
             reading.take()
             chosen.insert(0, reading)
@@ -272,9 +272,10 @@ def _positions(parts: Sequence[Rows]) -> Tensor:
 
 def fairly(waiting: Iterable[P]) -> list[P]:
     """By priority; then each subject's first, each subject's second, and so on; in every round, whoever was served longest ago first."""
-    seen: Counter[int] = Counter()
+    seen: Counter[tuple[int, Hashable]] = Counter()
     order = []
     for participant in sorted(waiting, key=lambda p: p.served):
-        order.append((-participant.priority, seen[id(participant.subject)], participant))
-        seen[id(participant.subject)] += 1
+        kind = participant.priority, participant.subject
+        order.append((-participant.priority, seen[kind], participant))
+        seen[kind] += 1
     return [participant for *_, participant in sorted(order, key=lambda entry: entry[:2])]

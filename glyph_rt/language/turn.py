@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -39,7 +39,7 @@ class Turn:
         sampler: Sampler,
         drafter: Drafter | None = None,
         *,
-        subject: object = None,
+        subject: Hashable = None,
         priority: int = 0,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:

@@ -1,0 +1,157 @@
+"""The arena's accounts under any sequence of operations, and its queue."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from glyph_rt.arena import Arena, Reservation
+from glyph_rt.errors import BusyError, ClosedError, LimitError
+
+
+class ArenaMachine(RuleBasedStateMachine):
+    """Reserve, share, release, release again; the model is a dictionary of who holds what."""
+
+    handles = Bundle("handles")
+    released = Bundle("released")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arena = Arena(1000, "KV memory", "--kv-bytes")
+        self.held: dict[Reservation, object] = {}  # live handle -> block
+        self.sizes: dict[object, int] = {}
+
+    def expected(self) -> int:
+        return sum(self.sizes[block] for block in set(self.held.values()))
+
+    @rule(target=handles, size=st.integers(0, 700))
+    def reserve(self, size: int) -> Reservation | None:
+        free = 1000 - self.expected()
+        if size > free:
+            with pytest.raises(LimitError, match="--kv-bytes"):
+                self.arena.reserve(size, "a test")
+            return None
+        handle = self.arena.reserve(size, "a test")
+        block = object()
+        self.held[handle], self.sizes[block] = block, size
+        return handle
+
+    @rule(target=handles, handle=handles)
+    def share(self, handle: Reservation | None) -> Reservation | None:
+        if handle is None:
+            return None
+        if handle not in self.held:
+            with pytest.raises(ClosedError):
+                handle.share()
+            return None
+        other = handle.share()
+        self.held[other] = self.held[handle]
+        return other
+
+    @rule(target=released, handle=consumes(handles))
+    def release(self, handle: Reservation | None) -> Reservation | None:
+        if handle is not None:
+            handle.release()
+            self.held.pop(handle, None)
+        return handle
+
+    @rule(handle=released)
+    def release_again(self, handle: Reservation | None) -> None:
+        if handle is not None:
+            handle.release()
+
+    @invariant()
+    def accounts_add_up(self) -> None:
+        self.arena.check_integrity()
+        assert self.arena.used == self.expected() <= self.arena.budget
+
+
+TestArena = ArenaMachine.TestCase
+
+
+def waiting(arena: Arena, size: int, order: list[str], name: str) -> threading.Thread:
+    """A thread that reserves, says so, and holds; started, and in the queue when this returns."""
+    before = len(arena._queue)
+
+    def reserve() -> None:
+        try:
+            arena.reserve(size, name)
+            order.append(name)
+        except BusyError:
+            order.append(f"{name} refused")
+
+    thread = threading.Thread(target=reserve)
+    thread.start()
+    end = time.monotonic() + 10
+    while len(arena._queue) == before and thread.is_alive():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    return thread
+
+
+def test_who_waits_is_served_in_order_even_if_a_later_one_would_fit_first() -> None:
+    arena = Arena(100, "KV memory", "--kv-bytes", waiting=3, wait_s=30)
+    first, second = arena.reserve(60, "a"), arena.reserve(40, "b")
+    order: list[str] = []
+    threads = [waiting(arena, 80, order, "large"), waiting(arena, 10, order, "small")]
+    second.release()
+    time.sleep(0.02)
+    assert order == [], "40 bytes are free, and the small one waits behind the large"
+    first.release()
+    for thread in threads:
+        thread.join(10)
+    assert order == ["large", "small"] and arena.used == 90 and not arena._queue
+    arena.check_integrity()
+
+
+def test_a_full_queue_and_a_long_wait_are_refused_and_what_never_fits_does_not_wait() -> None:
+    arena = Arena(100, "KV memory", "--kv-bytes", waiting=1, wait_s=0.05)
+    held = arena.reserve(100, "a")
+    order: list[str] = []
+    thread = waiting(arena, 50, order, "late")
+    with pytest.raises(BusyError, match=r"b needs 0.0 MiB .* 1 requests wait already.*--kv-bytes"):
+        arena.reserve(1, "b")
+    with pytest.raises(LimitError, match="raise --kv-bytes") as never:
+        arena.reserve(101, "c")
+    assert not isinstance(never.value, BusyError)
+    thread.join(10)
+    assert order == ["late refused"] and not arena._queue
+    held.release()
+    assert arena.reserve(100, "d").size == 100
+
+
+def test_what_nobody_uses_is_reclaimed_before_anybody_waits() -> None:
+    arena = Arena(100, "KV memory", "--kv-bytes")
+    idle = [arena.reserve(30, f"idle {n}") for n in range(3)]
+    asked: list[int] = []
+
+    def reclaim(size: int) -> None:
+        asked.append(size)
+        while idle and arena.budget - arena.used < 50:
+            idle.pop(0).release()
+
+    arena.reclaim = reclaim
+    assert arena.reserve(10, "fits") and asked == []
+    assert arena.reserve(50, "does not") and asked == [50] and len(idle) == 1
+    arena.check_integrity()
+    with pytest.raises(BusyError):
+        arena.reserve(70, "too much even so")
+
+
+@pytest.mark.parametrize("wake", [Reservation.release, lambda _: None], ids=["freed", "rechecked"])
+def test_who_waits_looks_again_when_something_becomes_idle(wake: Callable[[Reservation], None]) -> None:
+    arena = Arena(100, "KV memory", "--kv-bytes", waiting=3, wait_s=30)
+    held, idle = arena.reserve(100, "a"), []
+    arena.reclaim = lambda size: idle.pop().release() if idle else None
+    order: list[str] = []
+    thread = waiting(arena, 50, order, "b")
+    idle.append(held)
+    wake(held)
+    arena.recheck()
+    thread.join(10)
+    assert order == ["b"]
