@@ -16,7 +16,7 @@ from glyph_rt.cli import build
 from glyph_rt.errors import EncoderError, EngineRefusedError, NonFiniteError, OptionError, ParityError
 from glyph_rt.vision import tensorrt_encoder
 from glyph_rt.vision.device import Device, open_device
-from glyph_rt.vision.golden import Golden, look_into
+from glyph_rt.vision.golden import Golden, check, look_into
 from glyph_rt.vision.store import Engine, EngineStore
 from glyph_rt.vision.tensorrt_encoder import PAGE_SHAPES, ObservedTensorRTEncoder, TensorRTEncoder
 from glyph_rt.vision.torch_encoder import TorchEncoder
@@ -182,6 +182,19 @@ def test_a_new_engine_is_proven_on_the_golden_pages(checkpoint: Checkpoint, monk
     box.oracle.tower.downsample.weight.data = box.oracle.tower.downsample.weight * 1.5  # a kernel that is wrong
     with pytest.raises(ParityError, match="tensorrt-modern-fp16-grey encoder differs"):
         build.prove(checkpoint, engine, trt, golden)
+
+
+def test_an_engine_for_some_sizes_is_held_to_the_golden_pages_it_takes(checkpoint: Checkpoint) -> None:
+    oracle = TorchEncoder(checkpoint)
+    sizes = {"text": (280, 140), "full": (588, 840)}
+    golden = Golden("m" * 64, tuple(golden_page(name, pages(1, *size)[0], *size, oracle) for name, size in sizes.items()))
+    whole_pages_only = Box(checkpoint, ranges=[((1, 2520), (1, 2520))])
+    assert check(whole_pages_only.encoder, golden, "fp16", large=False).cosine > 0.999
+    whole_pages_only.oracle.tower.downsample.weight.data = whole_pages_only.oracle.tower.downsample.weight * 1.5
+    with pytest.raises(ParityError, match="golden page 'full'"):
+        check(whole_pages_only.encoder, golden, "fp16", large=False)
+    with pytest.raises(EncoderError, match=r"takes none of the golden pages \(280 x 140 px, 588 x 840 px\)"):
+        check(Box(checkpoint, ranges=[((1, 8), (1, 100))]).encoder, golden, "fp16")
 
 
 def test_a_build_that_shows_its_stream_tells_the_block_that_is_off(checkpoint: Checkpoint) -> None:
