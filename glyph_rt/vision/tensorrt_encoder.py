@@ -106,7 +106,7 @@ class TensorRTEncoder:
             raise EncoderError("TensorRT needs an NVIDIA GPU with a working driver; choose another --encoder")
         trt = load(flavour)
         engine = store.find(Wanted(checkpoint.digest, onnx_digest, trt.flavour, trt.version, gpu))
-        return cls(checkpoint, engine, trt, open_device(use.library, use.index), use.workspace)
+        return cls(checkpoint, engine, trt, open_device(use), use.workspace)
 
     def encode(self, patches: NDArray[np.uint8], width: int, height: int) -> Tensor:
         return checked_finite(self._encode(patches, width, height), self.name)

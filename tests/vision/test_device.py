@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.vision.device import PycudaDevice, open_device
+from glyph_rt.vision.device import GpuUse, PycudaDevice, open_device
 from glyph_rt.vision.store import Engine
 from glyph_rt.vision.tensorrt_encoder import TensorRTEncoder
 from glyph_rt.vision.torch_encoder import TorchEncoder
@@ -115,7 +115,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
 
 
 def test_an_encoder_runs_on_pycuda_alone_from_any_thread(checkpoint: Checkpoint, driver: Driver) -> None:
-    device = open_device("pycuda")
+    device = open_device(GpuUse("pycuda"))
     assert isinstance(device, PycudaDevice) and driver.retained == 1
     oracle = TorchEncoder(checkpoint)
     fake: Any = FakeTensorRT(driver, oracle.tower, [((1, 8), (3, 200))])  # type: ignore[arg-type]
@@ -132,7 +132,7 @@ def test_an_encoder_runs_on_pycuda_alone_from_any_thread(checkpoint: Checkpoint,
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch serves here")
 def test_pycuda_serves_where_torch_has_no_cuda(driver: Driver) -> None:
-    device = open_device()
+    device = open_device(GpuUse())
     assert device.name == "pycuda"
     with device.active():
         assert device.memory() == (1, 2)

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(GPU is None or not torch.cuda.is_available(), re
 def test_a_device_keeps_its_contract(library: str) -> None:
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
-    device = open_device(library)
+    device = open_device(GpuUse(library))
     with device.active():
         free, total = device.memory()
         assert 0 < free <= total

@@ -15,7 +15,7 @@ from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.cli import build
 from glyph_rt.errors import EncoderError, EngineRefusedError, NonFiniteError, OptionError, ParityError
 from glyph_rt.vision import tensorrt_encoder
-from glyph_rt.vision.device import Device, open_device
+from glyph_rt.vision.device import Device, GpuUse, open_device
 from glyph_rt.vision.golden import Golden, check, look_into
 from glyph_rt.vision.store import Engine, EngineStore
 from glyph_rt.vision.tensorrt_encoder import PAGE_SHAPES, ObservedTensorRTEncoder, TensorRTEncoder
@@ -217,6 +217,8 @@ def test_an_engine_of_the_store_is_opened_on_its_box_only(checkpoint: Checkpoint
     monkeypatch.setattr(tensorrt_encoder, "open_device", lambda *_: box.device)
     box.encoder = TensorRTEncoder.open(checkpoint, "o" * 64, store, "tensorrt")
     box.check(2, 280, 140)
+    with pytest.raises(EncoderError, match="MiB are planned"):
+        TensorRTEncoder.open(checkpoint, "o" * 64, store, "tensorrt", GpuUse(workspace=1000))
     loaded = len(box.trt.deserialized)
     monkeypatch.setattr(tensorrt_encoder, "find_gpu", lambda _: dataclasses.replace(ADA, driver="575.51.03"))
     with pytest.raises(EngineRefusedError, match=r"built for driver 580\.65\.06; this is 575\.51\.03"):
@@ -266,10 +268,10 @@ def test_a_device_without_a_gpu_is_a_typed_error() -> None:
     if torch.cuda.is_available():
         pytest.skip("this box has a GPU")
     with pytest.raises(EncoderError, match="torch has no GPU here"):
-        open_device("torch")
+        open_device(GpuUse("torch"))
     with pytest.raises(EncoderError, match="pycuda has no GPU here"):
-        open_device("pycuda")
+        open_device(GpuUse("pycuda"))
     with pytest.raises(EncoderError, match=r"torch has no GPU here .*; pycuda has no GPU here"):
-        open_device("auto")
-    with pytest.raises(OptionError, match="choose auto, torch or pycuda"):
-        open_device("jax")
+        open_device(GpuUse())
+    with pytest.raises(OptionError, match="choose one of: auto, torch, pycuda"):
+        GpuUse("jax")
