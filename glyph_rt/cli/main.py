@@ -230,8 +230,9 @@ def build(
     """Build the vision tower's TensorRT engine for one box. Needs TensorRT, or the `rtx` extra, and the `export` extra."""
     from glyph_rt.cli.build import BuildOptions, run
     from glyph_rt.memory import parse_size
+    from glyph_rt.vision import GpuUse
 
-    run(BuildOptions(model, profile, colour, onnx, out, parse_size(limit), device))
+    run(BuildOptions(model, profile, colour, onnx, out, parse_size(limit), GpuUse(device)))
 
 
 app.add_typer(engines, name="engines")
