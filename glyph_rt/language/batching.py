@@ -252,10 +252,10 @@ class StepLoop:
         embeddings = self.model.embed([token for rows in parts for token in rows.tokens])
         batch = StepBatch(parts)
         wanted: list[int] = []
-        for rows, (_, start, stop) in zip(parts, batch.spans, strict=True):
+        for rows, span in zip(parts, batch.spans, strict=True):
             if rows.image is not None and rows.visual is not None:
-                embeddings[start:stop][rows.image] = rows.visual.to(embeddings)
-            wanted += range(stop - rows.wanted, stop)
+                embeddings[span.start : span.stop][rows.image] = rows.visual.to(embeddings)
+            wanted += range(span.stop - rows.wanted, span.stop)
         hidden = self.model.forward(embeddings, _positions(parts), batch)
         logits = torch.split(self.model.logits(hidden[wanted]), [rows.wanted for rows in parts])
         batch.advance()

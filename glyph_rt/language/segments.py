@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -39,9 +41,10 @@ class KVSegment:
     def tokens(self) -> int:
         return self.kv.shape[3]
 
-    def layer(self, index: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of one layer: views [kv_heads, tokens, head_dim]."""
-        return self.kv[index, 0], self.kv[index, 1]
+    @cached_property
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer: views [kv_heads, tokens, head_dim]."""
+        return _layers(self.kv)
 
     def first(self, tokens: int) -> KVSegment:
         """The segment's first tokens, in the same memory: what a longer document with the same beginning shares."""
@@ -55,7 +58,7 @@ class KVSegment:
 class KVTail:
     """Keys and values being written, up to a capacity fixed at the start. Owned by one turn or one reading.
 
-    A forward pass writes every layer's new tokens behind `length`, then `advance` makes them part of the past; what was not advanced
+    A forward pass puts every layer's new tokens behind `length`, then `advance` makes them part of the past; what was not advanced
     over may be written again.
     """
 
@@ -65,17 +68,16 @@ class KVTail:
         self.capacity = capacity
         self.length = 0
 
-    def write(self, layer: int, kv: Tensor) -> None:
-        """Put [new, 2, kv_heads, head_dim] behind the past of `layer`. The caller has reserved the room."""
-        end = self.length + len(kv)
+    def place(self, tokens: int) -> Sequence[Tensor]:
+        """Of each layer, where the next tokens' keys and values go: [2, kv_heads, tokens, head_dim]. The caller has reserved the room."""
+        end = self.length + tokens
         if end > self.capacity:
             raise ValueError(f"{end} tokens in a tail of {self.capacity}")
-        self._buffer()[layer, :, :, self.length : end] = kv.permute(1, 2, 0, 3)
+        return self._buffer()[:, :, :, self.length : end].unbind(0)
 
-    def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """The first `tokens` tokens of a layer: keys and values as views [kv_heads, tokens, head_dim]."""
-        kv = self._buffer()[layer, :, :, :tokens]
-        return kv[0], kv[1]
+    def layers(self, tokens: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer's first tokens: views [kv_heads, tokens, head_dim]."""
+        return _layers(self._buffer()[:, :, :, :tokens])
 
     def advance(self, tokens: int) -> None:
         self.length += tokens
@@ -104,3 +106,8 @@ class KVTail:
         if self._kv is None:
             raise ClosedError("this KV tail was closed")
         return self._kv
+
+
+def _layers(kv: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """[layers, 2, kv_heads, tokens, head_dim], cut by layer into keys and values."""
+    return list(zip(kv[:, 0].unbind(0), kv[:, 1].unbind(0), strict=True))
