@@ -59,12 +59,15 @@ class KVTail:
     """Keys and values being written, up to a capacity fixed at the start. Owned by one turn or one reading.
 
     A forward pass puts every layer's new tokens behind `length`, then `advance` makes them part of the past; what was not advanced
-    over may be written again.
+    over may be written again. Raises MemoryError when there is less memory than was reserved.
     """
 
     def __init__(self, shape: KVShape, capacity: int) -> None:
         size = (shape.layers, 2, shape.kv_heads, capacity, shape.head_dim)
-        self._kv: Tensor | None = torch.empty(size, dtype=shape.dtype, device=shape.device)
+        try:
+            self._kv: Tensor | None = torch.empty(size, dtype=shape.dtype, device=shape.device)
+        except RuntimeError as error:  # what torch's allocators raise
+            raise MemoryError(f"no memory for the KV of {capacity:,} tokens, though it was reserved") from error
         self.capacity = capacity
         self.length = 0
 
