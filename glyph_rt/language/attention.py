@@ -18,8 +18,6 @@ from torch import Tensor
 
 from glyph_rt.language.segments import KVSegment, KVTail
 
-FEW_ROWS, MANY_TOKENS = 32, 256  # where two matrix products beat torch's fused CPU kernel, which works on blocks of 32 rows
-
 
 @dataclass(frozen=True)
 class Past:
@@ -123,19 +121,13 @@ class Span:
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Every row of query [rows, kv_heads, group, d] over all keys [kv_heads, tokens, d]: output of query's shape, and log-sum-exp
+    """Every row of query [rows, kv_heads, group, d] over all keys [1, kv_heads, tokens, d]: output of query's shape, and log-sum-exp
     fp32 [rows, kv_heads, group]."""
     rows, kv_heads, group, dim = query.shape
-    packed = query[0] if rows == 1 else query.transpose(0, 1).reshape(kv_heads, rows * group, dim)
-    if rows * group <= FEW_ROWS and keys.shape[1] >= MANY_TOKENS and packed.dtype == torch.float32:
-        scores = torch.baddbmm(packed.new_empty(()), packed, keys.mT, beta=0, alpha=scale)
-        weights = torch.softmax(scores, -1)
-        out = torch.bmm(weights, values)
-        lse = scores.amax(-1) - weights.amax(-1).log()  # the largest weight is exp(largest score - lse)
-    else:
-        out, lse = (t[0] for t in flash(packed[None], keys[None], values[None], scale, causal=False))
-    if rows == 1:
-        return out[None], lse[None]
+    if rows == 1:  # the batch of one that the kernel wants
+        return flash(query, keys, values, scale, causal=False)
+    packed = query.transpose(0, 1).reshape(1, kv_heads, rows * group, dim)
+    out, lse = flash(packed, keys, values, scale, causal=False)
     return out.view(kv_heads, rows, group, dim).transpose(0, 1), lse.view(kv_heads, rows, group).transpose(0, 1)
 
 
