@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -120,58 +121,39 @@ class Answer:
         means = document.means
         model, template, arena = means.loop.model, means.template, means.arena
         own = template.follow_up(question) if after else template.question(question, document.end_position).tokens
-        stand = after._to_stand_on(document) if after else Stand()
-        prompt = [*stand.unrun, *own]
-        try:
+        with ExitStack() as undo:
+            stand = after._to_stand_on(document) if after else Stand()
+            undo.callback(stand.release)
+            prompt = [*stand.unrun, *own]
             before = document.tokens + stand.tokens + len(prompt)
-            room = model.context - before
-            most = sampling.max_new_tokens or max(1, min(DEFAULT_NEW_TOKENS, room))
-            if most > room:
-                told = (
-                    f"document ({document.tokens} tokens), question ({before - document.tokens}) and answer (up to {most}) do not fit the "
-                    f"model's context of {model.context} tokens"
-                )
-                field = "sampling.max_new_tokens" if sampling.max_new_tokens else "question"
-                raise LimitError(f"{told}; ask more briefly or lower --max-new-tokens", public=told, field=field)
+            most = _check_fit(document, before, sampling)
             size = (len(prompt) + most) * model.kv_shape.bytes_per_token
             purpose = f"this question with up to {most} tokens of answer"
-            if size + document.kv_bytes > arena.budget:  # room would never come: the document itself is in its way
-                told = "document, question and answer together need more KV memory than this server has"
-                raise LimitError(
-                    f"{purpose} needs {size / MIB:,.1f} MiB of KV memory, the document {document.kv_bytes / MIB:,.1f} MiB, and the budget "
-                    f"is {arena.budget / MIB:,.1f} MiB; raise --kv-bytes",
-                    public=told,
-                    field="sampling.max_new_tokens",
-                )
+            _check_budget(document, size, purpose)
             lease, restored = document.lease(priority)
-            try:
-                reservation = arena.reserve(size, purpose)
-                try:
-                    tail = KVTail(model.kv_shape, len(prompt) + most)
-                    self._memory = TurnMemory(tail, reservation, lease, stand, keep, arena.lock)
-                    self._detokenizer = template.detokenizer()
-                    self._drafter = Drafter(document.source) if sampling.draft else None
-                    self._turn = Turn(
-                        Past((*lease.segments, *stand.segments), tail),
-                        prompt,
-                        document.end_position + stand.tokens,
-                        most,
-                        template.stop_ids,
-                        Sampler(sampling),
-                        self._drafter,
-                        subject=document.digest,
-                        priority=priority,
-                        on_end=self._memory.end,
-                    )
-                except BaseException:
-                    reservation.release()
-                    raise
-            except BaseException:
-                lease.release()
-                raise
-        except BaseException:
-            stand.release()
-            raise
+            undo.callback(lease.release)
+            room = arena.reserve(size, purpose)
+            undo.callback(room.release)
+            tail = KVTail(model.kv_shape, len(prompt) + most)
+            self._memory = TurnMemory(tail, room, lease, stand, keep, arena.lock)
+            self._detokenizer = template.detokenizer()
+            self._drafter = Drafter(document.source) if sampling.draft else None
+            self._turn = Turn(
+                Past((*lease.segments, *stand.segments), tail),
+                prompt,
+                document.end_position + stand.tokens,
+                most,
+                template.stop_ids,
+                Sampler(sampling),
+                self._drafter,
+                subject=document.digest,
+                priority=priority,
+                on_end=self._memory.end,
+            )
+            means.loop.submit(self._turn)
+            undo.pop_all()  # all of it is the turn's now, however it ends
+        # Also when an answer is dropped without being read or closed, its memory comes back: later, since this may run in any thread.
+        weakref.finalize(self, _abandon, self._turn, self._memory, means.store.later).atexit = False
         self.document, self.question, self.after = document, question, after
         self.kv_bytes = size  # of the turn alone
         self._restore_s, self._prompt_tokens = restored.wall_s, before
@@ -182,9 +164,6 @@ class Answer:
         self._finish_reason: str | None = None
         self._timings: AnswerTimings | None = None
         self._stream = self._run()
-        # Also when an answer is dropped without being read or closed, its memory comes back: later, since this may run in any thread.
-        weakref.finalize(self, _abandon, self._turn, self._memory, means.store.later).atexit = False
-        means.loop.submit(self._turn)
 
     def __iter__(self) -> Iterator[str]:
         return (piece for piece in self._stream if piece)
@@ -279,6 +258,32 @@ class Answer:
             return kept
         before = self.after._to_stand_on(document) if self.after else Stand()
         return Stand(before.segments, before.rooms, (*before.unrun, *self._own, *self._tokens))
+
+
+def _check_fit(document: Document, before: int, sampling: Sampling) -> int:
+    """The most tokens the answer may have. Raises LimitError when these and the `before` before it do not fit the context."""
+    context = document.means.loop.model.context
+    most = sampling.max_new_tokens or max(1, min(DEFAULT_NEW_TOKENS, context - before))
+    if before + most > context:
+        told = (
+            f"document ({document.tokens} tokens), question ({before - document.tokens}) and answer (up to {most}) do not fit the "
+            f"model's context of {context} tokens"
+        )
+        field = "sampling.max_new_tokens" if sampling.max_new_tokens else "question"
+        raise LimitError(f"{told}; ask more briefly or lower --max-new-tokens", public=told, field=field)
+    return most
+
+
+def _check_budget(document: Document, size: int, purpose: str) -> None:
+    """Raises LimitError when room would never come, since the document itself is in its way."""
+    budget = document.means.arena.budget
+    if size + document.kv_bytes > budget:
+        raise LimitError(
+            f"{purpose} needs {size / MIB:,.1f} MiB of KV memory, the document {document.kv_bytes / MIB:,.1f} MiB, and the budget is "
+            f"{budget / MIB:,.1f} MiB; raise --kv-bytes",
+            public="document, question and answer together need more KV memory than this server has",
+            field="sampling.max_new_tokens",
+        )
 
 
 def _abandon(turn: Turn, memory: TurnMemory, later: Callable[[Callable[[], None]], None]) -> None:

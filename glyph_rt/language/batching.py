@@ -109,8 +109,8 @@ class StepLoop:
         """Run a turn to its end."""
         turn.wake = self._wake
         with self._changed:
-            self._turns.append(turn)
             self._work_came()
+            self._turns.append(turn)
 
     def reading(self, past: Past, priority: int = 0) -> Reading:
         """A reading that prefills into `past.tail`."""
@@ -124,8 +124,8 @@ class StepLoop:
         with self._changed:
             if reading not in self._readings:
                 raise ClosedError("this reading was closed")
-            reading.waiting.append(page)
             self._work_came()
+            reading.waiting.append(page)
 
     def drop(self, reading: Reading) -> None:
         """Forget a reading, once no step has a page of it."""
@@ -145,28 +145,31 @@ class StepLoop:
             self._work_came()
 
     def _work_came(self) -> None:
+        """With the lock held, until which what came is in its place: the thread takes the lock first."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="glyph-decoder", daemon=True)
-            self._thread.start()
-            atexit.register(self._leave, self._thread)
+            thread = threading.Thread(target=self._run, name="glyph-decoder", daemon=True)
+            thread.start()
+            self._thread = thread
+            atexit.register(self._leave)
         self._changed.notify_all()
 
-    def _leave(self, thread: threading.Thread) -> None:
+    def _leave(self) -> None:
         """The process ends: end the thread first, since torch aborts when it is killed inside it."""
         with self._changed:
-            self._leaving = True
+            self._leaving, thread = True, self._thread
             self._changed.notify_all()
-        thread.join()
+        if thread is not None:
+            thread.join()
 
     # -- the loop's thread
 
     def _run(self) -> None:
         try:
             self._run_steps()
-            atexit.unregister(self._leave)
         except BaseException as error:  # a defect of ours; whoever waits must not wait for ever
             with self._changed:
-                self._thread, turns, self._turns = None, self._turns, []
+                self._end_thread()
+                turns, self._turns = self._turns, []
                 for reading in self._readings:
                     reading.fail(error)
                 self._changed.notify_all()
@@ -185,7 +188,7 @@ class StepLoop:
                 chosen = self._choose()
                 if not chosen and not cancelled:
                     if not self._changed.wait_for(self._has_work, LINGER_S):
-                        self._thread = None
+                        self._end_thread()
                         return
                     continue
             for turn in cancelled:  # not under the lock: ending a turn takes the arena's
@@ -194,6 +197,10 @@ class StepLoop:
             with self._changed:
                 self._turns = [turn for turn in self._turns if turn.finish_reason is None]
                 self._changed.notify_all()
+
+    def _end_thread(self) -> None:
+        self._thread = None
+        atexit.unregister(self._leave)
 
     def _has_work(self) -> bool:
         return (
@@ -252,14 +259,14 @@ class StepLoop:
         embeddings = self.model.embed([token for rows in parts for token in rows.tokens])
         batch = StepBatch(parts)
         wanted: list[int] = []
-        for rows, (_, start, stop) in zip(parts, batch.spans, strict=True):
+        for rows, span in zip(parts, batch.spans, strict=True):
             if rows.image is not None and rows.visual is not None:
-                embeddings[start:stop][rows.image] = rows.visual.to(embeddings)
-            wanted += range(stop - rows.wanted, stop)
+                embeddings[span.start : span.stop][rows.image] = rows.visual.to(embeddings)
+            wanted += range(span.stop - rows.wanted, span.stop)
         hidden = self.model.forward(embeddings, _positions(parts), batch)
-        logits = torch.split(self.model.logits(hidden[wanted]), [rows.wanted for rows in parts])
+        logits = self.model.logits(hidden if len(wanted) == len(hidden) else hidden[wanted])
         batch.advance()
-        return list(logits)
+        return list(torch.split(logits, [rows.wanted for rows in parts]))
 
 
 def _positions(parts: Sequence[Rows]) -> Tensor:

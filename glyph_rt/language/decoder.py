@@ -49,9 +49,9 @@ class Decoder:
             _rotate(qkv[:, :rotated], turns)
             kv = qkv[:, self.heads :].view(rows, 2, self.kv_heads, self.head_dim)
             mixed = batch.attend(index, qkv[:, : self.heads], kv, self._scale)
-            x = x + layer.after_attention(layer.out(mixed.view(rows, -1)))
+            x = layer.after_attention.added_to(x, layer.out(mixed.view(rows, -1)))
             gate, up = layer.gate_up(layer.before_mlp(x)).chunk(2, -1)
-            x = x + layer.after_mlp(layer.down(F.silu(gate).mul_(up)))
+            x = layer.after_mlp.added_to(x, layer.down(F.silu(gate).mul_(up)))
         return self._norm(x)
 
     def _turns(self, positions: Tensor) -> Tensor:
@@ -80,9 +80,15 @@ class _Norm:
         self._floor = torch.tensor((size * norm.variance_epsilon) ** 0.5, device=weight.device)
 
     def __call__(self, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        normed: Tensor = x * self._weight / torch.hypot(length, self._floor)
+        normed: Tensor = x * self._weight / self._length(x)
         return normed.to(x.dtype)
+
+    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """residual + norm(x), in fewer kernels."""
+        return torch.addcdiv(residual, x * self._weight, self._length(x)).to(x.dtype)
+
+    def _length(self, x: Tensor) -> Tensor:
+        return torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32), self._floor)
 
 
 def _join_qkv(attention: Any) -> nn.Linear:

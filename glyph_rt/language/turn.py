@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -96,7 +97,7 @@ class Turn:
             self.steps += 1
             self._position += 1
         if rows.wanted:
-            if not logits.isfinite().all():
+            if not math.isfinite(logits.sum()):
                 raise NonFiniteError("the decoder produced NaN or infinity; use fp32 or bf16 weights")
             self._take(self._draw(logits))
 
