@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -74,6 +75,13 @@ class PageReader:
     @property
     def arena(self) -> Arena:
         return self.store.arena
+
+    def with_system(self, text: str) -> PageReader:
+        """A reader of pages behind a system text, which shares everything with this one. Raises ModelError if the model takes none."""
+        changed = copy.copy(self)
+        changed.template = self.template.with_system(text)
+        changed._root = digest("document-kv/2+system", self._root, text)
+        return changed
 
     def name_pages(self, layout: Layout, tenant: str) -> tuple[PageName, ...]:
         """The layout's pages by name. Draws them, which costs little beside encoding, and the typesetter keeps what fits its cache."""
