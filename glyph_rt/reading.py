@@ -70,7 +70,8 @@ class PageReader:
     ) -> None:
         self.typesetter, self.encoder, self.template, self.loop, self.store = typesetter, encoder, template, loop, store
         self.encoded: ByteCache[Tensor] = ByteCache(encoded_bytes)
-        self._root = digest("document-kv/2", model_digest, str(loop.model.kv_shape), encoder.name)
+        weights = loop.model.quant.value if loop.model.quant else str(loop.model.dtype)
+        self._root = digest("document-kv/3", model_digest, weights, str(loop.model.kv_shape), encoder.name)
 
     @property
     def arena(self) -> Arena:
@@ -80,7 +81,7 @@ class PageReader:
         """A reader of pages behind a system text, which shares everything with this one. Raises ModelError if the model takes none."""
         changed = copy.copy(self)
         changed.template = self.template.with_system(text)
-        changed._root = digest("document-kv/2+system", self._root, text)
+        changed._root = digest("system/1", self._root, text)
         return changed
 
     def name_pages(self, layout: Layout, tenant: str) -> tuple[PageName, ...]:

@@ -40,7 +40,7 @@ class LanguageModel:
         self._text = text.to(device).eval().requires_grad_(False)
         self._decoder = Decoder(self._text)
         self._head: Tensor = nn.Parameter(head, requires_grad=False).to(device)
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.quant = device, dtype, quant
         self.context = int(config.max_position_embeddings)  # tokens of prompt and answer together
         self.kv_shape = KVShape(config.num_hidden_layers, self._decoder.kv_heads, self._decoder.head_dim, dtype, device)
 
