@@ -109,8 +109,8 @@ class Stock:
             do_sample=False,
             **batch,
         )
-        detokenizer = template.detokenizer()
-        return "".join(detokenizer.step(t) for t in out[0, ids.shape[1] :].tolist() if t not in template.stop_ids)
+        stream = template.stream(NEW_TOKENS)
+        return "".join(piece.text for token in out[0, ids.shape[1] :].tolist() if not stream.ended for piece in stream.push(token))
 
 
 def answer(pieces: object) -> str:

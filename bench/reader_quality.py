@@ -1,6 +1,6 @@
 """How well the embedded reader reads what it has never seen: exact values by page count, and character error.
 
-python bench/reader_quality.py [--model DIR] [--questions 200] [--transcripts 24] [--json FILE]
+python bench/reader_quality.py [--model DIR] [--quant int8|int4] [--questions 200] [--transcripts 24] [--json FILE]
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from glyph_rt.export.reader.held_out import pages_to_transcribe, questions
 
 from glyph_rt import Runtime
 from glyph_rt.evaluate import ask_all, character_error, transcribe_all, wilson
+from glyph_rt.language import Quant
+from glyph_rt.memory import MIB
 
 CONTRACT = Path(__file__).parents[1] / "examples" / "contract.txt"
 
@@ -22,17 +24,21 @@ CONTRACT = Path(__file__).parents[1] / "examples" / "contract.txt"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--quant", type=Quant, choices=list(Quant), help="keep the decoder's weights smaller")
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--transcripts", type=int, default=24)
     parser.add_argument("--pages", default="1,2,3,4", help="page counts of the documents asked about")
     parser.add_argument("--failures", type=int, default=0, help="wrong answers to print")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
-    with Runtime.open(options.model, encoder="torch") as runtime:
+    with Runtime.open(options.model, encoder="torch", quant=options.quant) as runtime:
         asked = questions(runtime.typesetter, options.questions, [int(p) for p in options.pages.split(",")])
         found = ask_all(runtime, asked)
         right = [answer == question.expected for question, answer in zip(asked, found, strict=True)]
         figures: dict[str, object] = {"machine": platform.processor() or platform.machine(), "model": runtime.checkpoint.digest[:12]}
+        figures["weights of the decoder"] = (
+            f"{options.quant.value if options.quant else 'fp32'}, {runtime.model.weight_bytes / MIB:.2f} MiB"
+        )
         for pages in sorted({question.pages for question in asked}):
             of_these = [ok for ok, question in zip(right, asked, strict=True) if question.pages == pages]
             figures[f"exact values, {pages} pages"] = share(sum(of_these), len(of_these))

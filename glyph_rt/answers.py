@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from glyph_rt.arena import Reservation
 from glyph_rt.errors import InputError, LimitError
-from glyph_rt.language import Drafter, KVSegment, KVTail, Lease, Past, Sampler, Sampling, Turn
+from glyph_rt.language import Channel, Drafter, KVSegment, KVTail, Lease, Past, Piece, Sampler, Sampling, Turn
 from glyph_rt.memory import MIB
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Stand:
     segments: tuple[KVSegment, ...] = ()
     rooms: tuple[Reservation, ...] = ()  # handles on the segments' memory
     unrun: tuple[int, ...] = ()
+    spoken: tuple[int, ...] = ()  # what the segments were made of
 
     @property
     def tokens(self) -> int:
@@ -104,7 +105,8 @@ class TurnMemory:
                 return None
             kept = self._kept.first(min(self._kept.tokens, len(sequence)))
             rooms = (*(room.share() for room in self._stand.rooms), self._own.share())
-            return Stand((*self._stand.segments, kept), rooms, tuple(sequence[kept.tokens :]))
+            run, unrun = sequence[: kept.tokens], sequence[kept.tokens :]
+            return Stand((*self._stand.segments, kept), rooms, tuple(unrun), (*self._stand.spoken, *run))
 
 
 class Answer:
@@ -121,6 +123,7 @@ class Answer:
         means = document.means
         model, template, arena = means.loop.model, means.template, means.arena
         own = template.follow_up(question) if after else template.question(question, document.end_position).tokens
+        guide = template.grammars.guide(sampling.constraint) if sampling.constraint else None
         with ExitStack() as undo:
             stand = after._to_stand_on(document) if after else Stand()
             undo.callback(stand.release)
@@ -136,7 +139,7 @@ class Answer:
             undo.callback(room.release)
             tail = KVTail(model.kv_shape, len(prompt) + most)
             self._memory = TurnMemory(tail, room, lease, stand, keep, arena.lock)
-            self._detokenizer = template.detokenizer()
+            self._reply = template.stream(most, sampling.stop)
             self._drafter = Drafter(document.source) if sampling.draft else None
             self._turn = Turn(
                 Past((*lease.segments, *stand.segments), tail),
@@ -144,7 +147,7 @@ class Answer:
                 document.end_position + stand.tokens,
                 most,
                 template.stop_ids,
-                Sampler(sampling),
+                Sampler(sampling, [*template.frame, *stand.spoken, *prompt], guide),
                 self._drafter,
                 subject=document.digest,
                 priority=priority,
@@ -159,19 +162,22 @@ class Answer:
         self._restore_s, self._prompt_tokens = restored.wall_s, before
         self._cached_tokens = before - len(prompt) - restored.prefilled_tokens
         self._own, self._prompt = own, prompt
-        self._tokens: list[int] = []
-        self._pieces: list[str] = []
+        self._texts: dict[Channel, list[str]] = {channel: [] for channel in Channel}
         self._finish_reason: str | None = None
         self._timings: AnswerTimings | None = None
         self._stream = self._run()
 
     def __iter__(self) -> Iterator[str]:
-        return (piece for piece in self._stream if piece)
+        return (piece for piece in self.steps() if piece)
 
     def steps(self) -> Iterator[str]:
         """Like iterating, but one item per token, so that whoever drives it may stop between any two: empty where a token
-        completes no character."""
-        return self._stream
+        completes no character of the answer."""
+        return ("".join(piece.text for piece in pieces if piece.channel == Channel.ANSWER) for pieces in self._stream)
+
+    def pieces(self) -> Iterator[Piece]:
+        """Thoughts and answer as they are made."""
+        return (piece for pieces in self._stream for piece in pieces)
 
     def __enter__(self) -> Answer:
         return self
@@ -184,7 +190,17 @@ class Answer:
         """The whole answer; waits for whatever has not come yet."""
         for _ in self._stream:
             pass
-        return "".join(self._pieces)
+        return "".join(self._texts[Channel.ANSWER])
+
+    @property
+    def thinking(self) -> str:
+        """What the model has thought so far, of models that think aloud before they answer."""
+        return "".join(self._texts[Channel.THINKING])
+
+    @property
+    def tokens(self) -> list[int]:
+        """Token ids read so far, thoughts and marks included, without the one that ended the answer."""
+        return list(self._reply.tokens)
 
     @property
     def finish_reason(self) -> str | None:
@@ -207,7 +223,7 @@ class Answer:
             characters=d.measure.characters,
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._cached_tokens,
-            completion_tokens=len(self._tokens),
+            completion_tokens=len(self._reply.tokens),
             drafted_tokens=self._drafter.drafted if self._drafter else 0,
             accepted_tokens=self._drafter.accepted if self._drafter else 0,
         )
@@ -229,23 +245,32 @@ class Answer:
         self.cancel()
         self._turn.cancel(wait=True)
 
-    def _run(self) -> Generator[str, None, None]:
+    def _run(self) -> Generator[list[Piece], None, None]:
         prefilled = first = last = 0.0
         try:
             for token, drawn in self._turn.tokens():
                 prefilled, last = prefilled or drawn, drawn
-                self._tokens.append(token)
-                piece = self._detokenizer.step(token)
-                if piece:
-                    first = first or drawn
-                    self._pieces.append(piece)
-                yield piece
-            self._finish_reason = self._turn.finish_reason
+                pieces = self._reply.push(token)
+                first = first or (drawn if pieces else 0.0)
+                stopped = self._reply.ended == "stop"
+                if stopped:  # by a stop string: the turn does not know
+                    self._turn.cancel(wait=True)
+                yield self._keep(pieces)
+                if stopped:
+                    break
+            else:
+                yield self._keep(self._reply.finish())
+            self._finish_reason = self._reply.ended or self._turn.finish_reason
         finally:
             last = last or time.perf_counter()
             decode = last - (first or last)
-            rate = (len(self._tokens) - 1) / decode if decode > 0 else 0.0
+            rate = (len(self._reply.tokens) - 1) / decode if decode > 0 else 0.0
             self._timings = AnswerTimings((prefilled or last) - self._asked, (first or last) - self._asked, decode, rate, self._restore_s)
+
+    def _keep(self, pieces: list[Piece]) -> list[Piece]:
+        for piece in pieces:
+            self._texts[piece.channel].append(piece.text)
+        return pieces
 
     def _to_stand_on(self, document: Document) -> Stand:
         """For a question behind this answer. Raises InputError when it has not ended, or was about something else."""
@@ -253,11 +278,15 @@ class Answer:
             raise InputError("the answer that this question follows is about another document")
         if self._finish_reason is None:
             raise InputError("the answer that this question follows has not been read to its end")
-        kept = self._memory.stand_on([*self._prompt, *self._tokens])
-        if kept is not None:
-            return kept
+        template, run = document.means.template, [*self._own, *self._reply.tokens]
+        if set(run) & set(template.marks.thinking or ()):  # the template, not we, says what becomes of thoughts: the answer is run again
+            run = template.exchange(self.question, self.text, first=self.after is None)
+        else:
+            kept = self._memory.stand_on([*self._prompt, *self._reply.tokens])
+            if kept is not None:
+                return kept
         before = self.after._to_stand_on(document) if self.after else Stand()
-        return Stand(before.segments, before.rooms, (*before.unrun, *self._own, *self._tokens))
+        return Stand(before.segments, before.rooms, (*before.unrun, *run), before.spoken)
 
 
 def _check_fit(document: Document, before: int, sampling: Sampling) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from glyph_rt.cli.ask import AskOptions, Drawing
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.errors import OptionError
 from glyph_rt.memory import parse_size
@@ -15,21 +17,23 @@ from glyph_rt.texts import read_text
 from glyph_rt.v1 import documents_pb2
 
 if TYPE_CHECKING:
-    from glyph_rt.cli.ask import AskOptions
     from glyph_rt.cli.connection import Connection
 
 
 def run(options: AskOptions, server: Connection) -> None:
     """Upload, ask, delete. Raises OptionError for options that are the server's own, ServiceError for what it refuses."""
-    if options.model or options.style or options.encoder != "auto" or options.kv_bytes != "1GiB":
-        raise OptionError("--model, --style, --encoder and --kv-bytes are the server's own; start it with them")
+    if options.model or options.style or options.encoder != "auto" or options.quant or options.kv_bytes != "1GiB":
+        raise OptionError("--model, --style, --encoder, --quant and --kv-bytes are the server's own; start it with them")
+    drawing = options.drawing
+    if replace(drawing, max_new_tokens=None, temperature=0.0, seed=0, draft=True) != Drawing() or options.thinking or options.system:
+        raise OptionError("of the options for the answer a server takes --max-new-tokens, --temperature, --seed and --draft only")
     text = read_text(options.file, parse_size(options.text_bytes))
     with Client(server.address, server.access()) as client:
         with page_progress("reading") as progress:
             document = client.read(text, _pages(progress))
         try:
-            sampling: dict[str, Any] = {"temperature": options.temperature, "seed": options.seed, "draft": options.draft}
-            reply = client.ask(options.question, document=document.id, max_new_tokens=options.max_new_tokens, **sampling)
+            sampling: dict[str, Any] = {"temperature": drawing.temperature, "seed": drawing.seed, "draft": drawing.draft}
+            reply = client.ask(options.question, document=document.id, max_new_tokens=drawing.max_new_tokens, **sampling)
             with reply:
                 for piece in reply:
                     if not options.as_json:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from glyph_rt.errors import OptionError
 from glyph_rt.memory import Limits, parse_size
+from glyph_rt.plan import Budget
 from glyph_rt.service.address import Address
 from glyph_rt.service.limits import ServiceLimits
 
@@ -28,6 +29,9 @@ class ServeOptions:
     model: Path | None
     style: str | None
     encoder: str
+    quant: str | None
+    budget: str | None
+    reserve: str
     kv_bytes: str
     text_bytes: str
     pages: int | None
@@ -77,14 +81,17 @@ def run(options: ServeOptions) -> None:
     kept = {"page_bytes": 0} if security.identifies else {}
     limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes), pages=options.pages, **kept)
     own.check_against(limits)
+    budget = None if options.budget is None else Budget(parse_size(options.budget), parse_size(options.reserve))
     logs.configure(start, as_json=options.log_json)
     if missing := security.missing(address):
         logs.LOG.warning("serving other machines without %s", missing)
 
     def open_runtime() -> Runtime:
+        from glyph_rt.language import Quant
         from glyph_rt.runtime import Runtime
 
-        return Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits)
+        quant = Quant.parse(options.quant)
+        return Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant, budget=budget)
 
     asyncio.run(_serve(address, own, security, options.audit, metrics, open_runtime))
 

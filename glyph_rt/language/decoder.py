@@ -23,7 +23,7 @@ from glyph_rt.language.attention import StepBatch
 
 
 class Decoder:
-    """Embeddings to hidden states. Takes a loaded Glm4vTextModel over: its q, k and v projections are joined in place."""
+    """Embeddings to hidden states, by the modules of a loaded Glm4vTextModel after `join_projections`."""
 
     def __init__(self, text: Glm4vTextModel) -> None:
         config = text.config
@@ -64,7 +64,7 @@ class _Layer:
     """One layer's modules, looked up once: a module's attribute costs more than an addition."""
 
     def __init__(self, layer: Any) -> None:
-        self.qkv = _join_qkv(layer.self_attn)
+        self.qkv = layer.self_attn.qkv_proj
         self.out, self.gate_up, self.down = layer.self_attn.o_proj, layer.mlp.gate_up_proj, layer.mlp.down_proj
         self.before_attention, self.after_attention = _Norm(layer.input_layernorm), _Norm(layer.post_self_attn_layernorm)
         self.before_mlp, self.after_mlp = _Norm(layer.post_attention_layernorm), _Norm(layer.post_mlp_layernorm)
@@ -91,8 +91,13 @@ class _Norm:
         return torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32), self._floor)
 
 
-def _join_qkv(attention: Any) -> nn.Linear:
-    """The three projections as one, in the module's place of the three, so that their memory is not held twice."""
+def join_projections(text: Glm4vTextModel) -> None:
+    """Make one linear of each layer's q, k and v, in their place, so that their memory is not held twice."""
+    for layer in text.layers:
+        _join(layer.self_attn)
+
+
+def _join(attention: Any) -> None:
     parts = [attention.q_proj, attention.k_proj, attention.v_proj]
     with torch.device("meta"):
         joined = nn.Linear(parts[0].in_features, sum(part.out_features for part in parts))
@@ -100,7 +105,6 @@ def _join_qkv(attention: Any) -> nn.Linear:
     joined.bias = nn.Parameter(torch.cat([part.bias for part in parts]), requires_grad=False)
     attention.qkv_proj = joined
     del attention.q_proj, attention.k_proj, attention.v_proj
-    return joined
 
 
 def _rotate(x: Tensor, turns: Tensor) -> None:

@@ -108,9 +108,10 @@ class Turn:
     def _draw(self, logits: Tensor) -> list[int]:
         """The model's own tokens, up to the first that the draft does not have. What was drafted behind it is forgotten."""
         draft, self._draft = self._draft, []
-        drawn: list[int] = []
+        answer, drawn = list(self.answer), []
         for row in logits:
-            drawn.append(self._sampler.next(row))
+            drawn.append(self._sampler.next(row, answer))
+            answer.append(drawn[-1])
             if drawn[-1] in self._stop_ids or drawn != draft[: len(drawn)]:
                 break
         kept = len(drawn) - 1  # drafts that are now part of the answer

@@ -18,6 +18,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from glyph_rt.errors import (
     BusyError,
     ClosedError,
+    ConstraintError,
     DeadlineError,
     GlyphError,
     IdentityError,
@@ -51,6 +52,7 @@ TABLE = (
     Rule(LimitError, grpc.StatusCode.INVALID_ARGUMENT, "OVER_LIMIT", "the request is over a limit of this server"),
     Rule(InputError, grpc.StatusCode.INVALID_ARGUMENT, "BAD_INPUT", "the request holds no readable text"),
     Rule(OptionError, grpc.StatusCode.INVALID_ARGUMENT, "BAD_OPTION", "an option is out of range"),
+    Rule(ConstraintError, grpc.StatusCode.INVALID_ARGUMENT, "CONSTRAINT", "the answer cannot be given in the form that was asked for"),
     Rule(NotFoundError, grpc.StatusCode.NOT_FOUND, "NO_DOCUMENT", "no such document: deleted, left idle, or never made"),
     Rule(ClosedError, grpc.StatusCode.NOT_FOUND, "NO_DOCUMENT", "no such document: deleted, left idle, or never made"),
     Rule(IdentityError, grpc.StatusCode.UNAUTHENTICATED, "UNKNOWN_CALLER", "this server needs a valid token or certificate"),
