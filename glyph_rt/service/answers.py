@@ -48,7 +48,12 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
             with ExitStack() as cleanup:
                 subject = await self._subject(request, call, cleanup)
                 call.stage = "prefill"
-                run = AnswerRun(desk.workers.answerers, lambda: subject.document.ask(request.question, sampling))
+                run = AnswerRun(
+                    desk.workers.answerers,
+                    lambda: subject.document.ask(request.question, sampling),
+                    # Finding the places takes as long as laying the text out, so not on the event loop.
+                    lambda answer: _done(answer, subject.inline, _citations(subject.source, answer.text)),
+                )
                 cleanup.callback(run.close)
                 answer = await run.start()
                 cached = 0 if subject.inline else answer.usage.cached_tokens
@@ -63,9 +68,8 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
                     last = now
                     await context.write(pb.AskResponse(piece=pb.AnswerPiece(text=piece)))
                 call.stage = "send"
-                # Finding the places takes as long as laying the text out, so not on the event loop.
-                citations = await desk.workers.answer(lambda: _citations(subject.source, answer.text))
-                done = _done(answer, subject.inline, citations)
+                done = run.conclusion
+                assert done is not None, "an answer that has ended has its conclusion"
                 self._note(call, done)
                 await context.write(pb.AskResponse(done=done))
 

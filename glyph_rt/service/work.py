@@ -12,13 +12,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from glyph_rt.documents import Answer, Document, Progress
 from glyph_rt.runtime import Runtime
 from glyph_rt.service.source import Source
 
 T = TypeVar("T")
+U = TypeVar("U")
+_SLICE_S = 0.002  # of a worker's time for one answer: longer than handing it over takes, shorter than anybody sees
+_MOST_PIECES = 32  # of one slice
 
 
 class Workers:
@@ -34,10 +38,6 @@ class Workers:
     async def read(self, task: Callable[[], T]) -> T:
         """What `task` gives, on a reader's thread."""
         return await asyncio.wrap_future(self.readers.submit(task))
-
-    async def answer(self, task: Callable[[], T]) -> T:
-        """What `task` gives, on an answerer's thread."""
-        return await asyncio.wrap_future(self.answerers.submit(task))
 
     def close(self) -> None:
         """Wait for what runs, drop what waits."""
@@ -108,37 +108,45 @@ class Reading:
             future.result()[0].close()
 
 
-class AnswerRun:
-    """One answer, one token per turn of a worker: many answers share few threads evenly, and none runs ahead of its reader.
+class AnswerRun(Generic[T]):
+    """One answer, a slice of time per turn of a worker: many answers share few threads evenly, and none runs ahead of its reader.
 
+    conclude: called with the answer when it has come to its end, on a worker's thread; what it gives is `conclusion`.
     Must be closed. Only one of its coroutines may run at a time.
     """
 
-    def __init__(self, pool: Executor, make: Callable[[], Answer]) -> None:
-        self._pool, self._make = pool, make
+    def __init__(self, pool: Executor, make: Callable[[], Answer], conclude: Callable[[Answer], T]) -> None:
+        self._pool, self._make, self._conclude = pool, make, conclude
         self._answer: Answer | None = None
         self._steps: Iterator[str] = iter(())
-        self._last: Future[object] | None = None
+        self._closed = threading.Event()
+        self._last: Future[Any] | None = None
+        self.conclusion: T | None = None
 
     async def start(self) -> Answer:
         """Admit the question. Raises what `Document.ask` raises."""
         return await self._do(self._begin)
 
     async def pieces(self) -> AsyncIterator[str]:
-        """Pieces of the answer, never empty."""
-        while (piece := await self._do(lambda: next(self._steps, None))) is not None:
-            if piece:
+        """Pieces of the answer, never empty. The first comes as soon as it is there, later ones within a slice."""
+        slice_s = 0.0
+        ended = False
+        while not ended:
+            pieces, ended = await self._do(partial(self._slice, slice_s))
+            slice_s = _SLICE_S if pieces else 0.0
+            for piece in pieces:
                 yield piece
 
     def close(self) -> None:
         """Stop within one token and give the answer's memory back."""
+        self._closed.set()
         if self._last is not None:
             self._last.cancel()
             self._last.add_done_callback(lambda _: self._finish())
 
-    async def _do(self, step: Callable[[], T]) -> T:
+    async def _do(self, step: Callable[[], U]) -> U:
         future = self._pool.submit(step)
-        self._last = future  # type: ignore[assignment]  # only ever cancelled and waited for
+        self._last = future
         return await asyncio.wrap_future(future)
 
     def _begin(self) -> Answer:
@@ -146,6 +154,19 @@ class AnswerRun:
         self._answer = self._make()
         self._steps = self._answer.steps()
         return self._answer
+
+    def _slice(self, seconds: float) -> tuple[list[str], bool]:
+        """Pieces of some tokens, at least one, and whether the answer has ended."""
+        end = time.perf_counter() + seconds
+        pieces: list[str] = []
+        for piece in self._steps:
+            if piece:
+                pieces.append(piece)
+            if self._closed.is_set() or len(pieces) == _MOST_PIECES or time.perf_counter() >= end:
+                return pieces, False
+        if self._answer is not None:
+            self.conclusion = self._conclude(self._answer)
+        return pieces, True
 
     def _finish(self) -> None:
         if self._answer is not None:
