@@ -13,14 +13,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from glyph_rt.documents import Answer, Document, Progress
 from glyph_rt.runtime import Runtime
 from glyph_rt.service.source import Source
 
 T = TypeVar("T")
-U = TypeVar("U")
+_Slice = tuple[list[str], bool]  # pieces, and whether the answer has ended
 _SLICE_S = 0.002  # of a worker's time for one answer: longer than handing it over takes, shorter than anybody sees
 _MOST_PIECES = 32  # of one slice
 
@@ -120,22 +120,45 @@ class AnswerRun(Generic[T]):
         self._answer: Answer | None = None
         self._steps: Iterator[str] = iter(())
         self._closed = threading.Event()
-        self._last: Future[Any] | None = None
+        self._last: Future[_Slice] | None = None
         self.conclusion: T | None = None
 
     async def start(self) -> Answer:
-        """Admit the question. Raises what `Document.ask` raises."""
-        return await self._do(self._begin)
+        """Admit the question, and go on to its first piece meanwhile. Raises what `Document.ask` raises."""
+        loop = asyncio.get_running_loop()
+        admitted: asyncio.Future[Answer] = loop.create_future()
+
+        def tell(settle: Callable[[], object]) -> None:
+            with suppress(RuntimeError):  # the loop has closed: the server is gone, and so is whoever listened
+                loop.call_soon_threadsafe(lambda: admitted.done() or settle())
+
+        def begin() -> _Slice:
+            try:
+                # Kept from the first moment on: a caller that has gone meanwhile closes it all the same.
+                answer = self._answer = self._make()
+            except Exception as error:
+                tell(partial(admitted.set_exception, error))
+                return [], True
+            self._steps = answer.steps()
+            tell(partial(admitted.set_result, answer))
+            return self._slice(0.0)
+
+        future = self._submit(begin)
+        future.add_done_callback(lambda done: tell(admitted.cancel) if done.cancelled() else None)
+        return await admitted
 
     async def pieces(self) -> AsyncIterator[str]:
         """Pieces of the answer, never empty. The first comes as soon as it is there, later ones within a slice."""
-        slice_s = 0.0
-        ended = False
-        while not ended:
-            pieces, ended = await self._do(partial(self._slice, slice_s))
-            slice_s = _SLICE_S if pieces else 0.0
+        assert self._last is not None, "start comes first"
+        future, slice_s = self._last, 0.0
+        while True:
+            pieces, ended = await asyncio.wrap_future(future)
             for piece in pieces:
                 yield piece
+            if ended:
+                return
+            slice_s = _SLICE_S if pieces else slice_s
+            future = self._submit(partial(self._slice, slice_s))
 
     def close(self) -> None:
         """Stop within one token and give the answer's memory back."""
@@ -144,19 +167,12 @@ class AnswerRun(Generic[T]):
             self._last.cancel()
             self._last.add_done_callback(lambda _: self._finish())
 
-    async def _do(self, step: Callable[[], U]) -> U:
-        future = self._pool.submit(step)
-        self._last = future
-        return await asyncio.wrap_future(future)
+    def _submit(self, step: Callable[[], _Slice]) -> Future[_Slice]:
+        self._last = self._pool.submit(step)
+        return self._last
 
-    def _begin(self) -> Answer:
-        # Kept from the first moment on: a caller that has gone meanwhile closes it all the same.
-        self._answer = self._make()
-        self._steps = self._answer.steps()
-        return self._answer
-
-    def _slice(self, seconds: float) -> tuple[list[str], bool]:
-        """Pieces of some tokens, at least one, and whether the answer has ended."""
+    def _slice(self, seconds: float) -> _Slice:
+        """Pieces of at least one token."""
         end = time.perf_counter() + seconds
         pieces: list[str] = []
         for piece in self._steps:
