@@ -128,6 +128,9 @@ def serve(
         Path | None, typer.Option(metavar="FILE", help="Append a JSON line for every call: who, what, when; never a text.")
     ] = None,
     metrics: Annotated[str | None, typer.Option(metavar="IP:PORT", help="Serve Prometheus metrics there; loopback only.")] = None,
+    traces: Annotated[
+        str | None, typer.Option(metavar="URL", help="Export OpenTelemetry traces there, by OTLP over gRPC; needs the `otel` extra.")
+    ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON objects instead of lines for people.")] = False,
 ) -> None:
     """Serve gRPC (proto/glyph_rt/v1) until SIGTERM or Ctrl-C."""
@@ -158,6 +161,7 @@ def serve(
             insecure=insecure,
             audit=audit,
             metrics=metrics,
+            traces=traces,
             log_json=log_json,
         )
     )

@@ -47,6 +47,7 @@ class ServeOptions:
     insecure: bool
     audit: Path | None
     metrics: str | None
+    traces: str | None
     log_json: bool
 
 
@@ -86,21 +87,23 @@ def run(options: ServeOptions) -> None:
 
         return Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits)
 
-    asyncio.run(_serve(address, own, security, options.audit, metrics, open_runtime))
+    asyncio.run(_serve(address, own, security, options, metrics, open_runtime))
 
 
 async def _serve(
     address: Address,
     limits: ServiceLimits,
     security: Security,
-    audit: Path | None,
+    options: ServeOptions,
     metrics: Address | None,
     open_runtime: Callable[[], Runtime],
 ) -> None:
     from glyph_rt.service.logs import LOG
     from glyph_rt.service.server import Server, serve
+    from glyph_rt.service.tracing import Tracing
 
-    server = Server(address, limits, security, audit)
+    tracing = None if options.traces is None else Tracing.to(options.traces)
+    server = Server(address, limits, security, options.audit, tracing)
     LOG.info("libraries loaded")
     with ExitStack() as cleanup:
         if metrics is not None:

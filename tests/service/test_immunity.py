@@ -173,7 +173,7 @@ def test_tenants_share_no_drawn_pages(tmp_path: Path, monkeypatch: pytest.Monkey
     options = command.ServeOptions(
         address="127.0.0.1:0", model=None, style=None, encoder="auto", kv_bytes="1GiB", text_bytes="16MiB", pages=None, documents=1,
         streams=1, tenant_documents=None, tenant_streams=None, upload_bytes="64MiB", kept_bytes="64MiB", deadline=1.0, idle=1.0, drain=1.0,
-        tls_cert=None, tls_key=None, client_ca=None, tokens=tokens, insecure=False, audit=None, metrics=None, log_json=False,
+        tls_cert=None, tls_key=None, client_ca=None, tokens=tokens, insecure=False, audit=None, metrics=None, traces=None, log_json=False,
     )  # fmt: skip
     command.run(options)
     assert opened[0].page_bytes == 0

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import grpc
 import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from glyph_rt import Runtime
-from glyph_rt.errors import AddressError
+from glyph_rt.errors import AddressError, OptionError
 from glyph_rt.service import logs
 from glyph_rt.service.address import Address
 from glyph_rt.service.client import ServiceError
 from glyph_rt.service.limits import ServiceLimits
+from glyph_rt.service.tracing import Tracing
 from glyph_rt.v1 import documents_pb2
 from tests.conftest import TEXT
 from tests.service.conftest import Served, eventually, served, slow_down
@@ -163,3 +166,26 @@ def test_a_client_with_patience_comes_back_when_there_is_room(runtime: Runtime) 
         with pytest.raises(ServiceError) as caught:
             client.read("b\n")
         assert caught.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_every_call_is_a_span_below_its_callers(runtime: Runtime) -> None:
+    exporter = InMemorySpanExporter()
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    with served(runtime, tracing=Tracing(SimpleSpanProcessor(exporter))) as at, at.client() as client:
+        identity = client.read("SECRET\n" + TEXT).id
+        request = documents_pb2.GetDocumentRequest(id=identity)
+        client._documents.GetDocument(request, metadata=(("traceparent", f"00-{trace}-{parent}-01"),), timeout=30)
+        with pytest.raises(ServiceError):
+            client.get("0" * 32)
+        eventually(lambda: len(exporter.get_finished_spans()) == 3)
+    read, get, missing = exporter.get_finished_spans()
+    assert [span.name for span in (read, get, missing)] == ["ReadDocument", "GetDocument", "GetDocument"]
+    assert read.attributes["glyph_rt.document"] == identity and read.attributes["glyph_rt.pages"] == 2
+    assert (f"{get.context.trace_id:032x}", f"{get.parent.span_id:016x}") == (trace, parent)
+    assert missing.attributes["rpc.grpc.status"] == "NOT_FOUND" and missing.attributes["glyph_rt.reason"] == "NO_DOCUMENT"
+    assert "SECRET" not in "".join(span.to_json() for span in (read, get, missing))
+
+
+def test_traces_need_an_endpoint() -> None:
+    with pytest.raises(OptionError, match="no endpoint"):
+        Tracing.to("127.0.0.1:4317")
