@@ -51,7 +51,7 @@ class InstantAnswer:
         self.pieces = pieces
         one = dict.fromkeys(("prompt_tokens", "cached_tokens", "visual_tokens", "text_tokens", "pages"), 1)
         self.usage = SimpleNamespace(**one, completion_tokens=pieces, drafted_tokens=0, accepted_tokens=0)
-        self.timings = SimpleNamespace(prefill_s=0.0, ttft_s=0.0, decode_s=0.0, tokens_per_s=0.0)
+        self.timings = SimpleNamespace(prefill_s=0.0, ttft_s=0.0, decode_s=0.0, tokens_per_s=0.0, restore_s=0.0)
         self.text = ""
 
     def steps(self) -> Iterator[str]:
@@ -63,6 +63,8 @@ class InstantAnswer:
 
 class InstantDocument:
     """A document about which everything is known at once."""
+
+    layout = SimpleNamespace(text="")
 
     def ask(self, _: str, sampling: Any) -> InstantAnswer:
         return InstantAnswer(self, sampling.max_new_tokens)
@@ -77,13 +79,12 @@ async def serve_instantly() -> None:
     from glyph_rt.service.address import Address
     from glyph_rt.service.limits import ServiceLimits
     from glyph_rt.service.server import Server
-    from glyph_rt.service.source import Source
 
     server = Server(Address.parse("127.0.0.1:0"), ServiceLimits())
     address = await server.start()
     server.desk.open(SimpleNamespace(limits=Limits()))  # type: ignore[arg-type]
-    with server.desk.library.place("") as place:
-        entry = place.keep(InstantDocument(), Source("", None))  # type: ignore[arg-type]
+    with server.desk.library.place("") as keep:
+        entry = keep(InstantDocument())  # type: ignore[arg-type]
     print(address, entry.id, flush=True)
     await asyncio.Event().wait()
 

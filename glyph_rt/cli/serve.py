@@ -36,7 +36,7 @@ class ServeOptions:
     tenant_documents: int | None
     tenant_streams: int | None
     upload_bytes: str
-    kept_bytes: str
+    open_text_bytes: str
     deadline: float
     idle: float
     drain: float
@@ -61,7 +61,6 @@ def run(options: ServeOptions) -> None:
         tenant_documents=options.tenant_documents,
         tenant_streams=options.tenant_streams,
         upload_bytes=parse_size(options.upload_bytes),
-        kept_bytes=parse_size(options.kept_bytes),
         deadline_s=options.deadline,
         idle_s=options.idle,
         drain_s=options.drain,
@@ -74,9 +73,15 @@ def run(options: ServeOptions) -> None:
     security.check(address)
     if metrics is not None:
         check_metrics(metrics)
-    # Whether a page was drawn before can be told by the time it takes, so tenants share no drawn pages.
-    kept = {"page_bytes": 0} if security.identifies else {}
-    limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes), pages=options.pages, **kept)
+    # Whether a page was drawn or encoded before can be told by the time it takes, so tenants share neither. (KV is kept by tenant.)
+    kept = {"page_bytes": 0, "encoded_bytes": 0} if security.identifies else {}
+    limits = Limits(
+        kv_bytes=parse_size(options.kv_bytes),
+        text_bytes=parse_size(options.text_bytes),
+        open_text_bytes=parse_size(options.open_text_bytes),
+        pages=options.pages,
+        **kept,
+    )
     own.check_against(limits)
     logs.configure(start, as_json=options.log_json)
     if missing := security.missing(address):

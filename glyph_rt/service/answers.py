@@ -12,7 +12,7 @@ from glyph_rt.errors import InputError, InternalError, LimitError
 from glyph_rt.language import Sampling
 from glyph_rt.service.calls import Call, Context, Desk, well_formed
 from glyph_rt.service.documents import note_reading, timings_message
-from glyph_rt.service.source import Source
+from glyph_rt.service.source import quotes
 from glyph_rt.service.work import AnswerRun, Reading
 from glyph_rt.v1 import answers_pb2 as pb
 from glyph_rt.v1 import answers_pb2_grpc
@@ -29,7 +29,6 @@ class Subject:
     """What a question is about. inline: read for this question only."""
 
     document: Document
-    source: Source
     inline: bool
 
 
@@ -51,8 +50,7 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
                 run = AnswerRun(
                     desk.workers.answerers,
                     lambda: subject.document.ask(request.question, sampling),
-                    # Finding the places takes as long as laying the text out, so not on the event loop.
-                    lambda answer: _done(answer, subject.inline, _citations(subject.source, answer.text)),
+                    lambda answer: _done(answer, subject.inline),
                 )
                 cleanup.callback(run.close)
                 answer = await run.start()
@@ -80,7 +78,7 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         if kind == "document_id":
             entry = desk.library.get(call.tenant, request.document_id, use=True)
             call.facts["document"] = entry.id
-            return Subject(entry.document, entry.source, inline=False)
+            return Subject(entry.document, inline=False)
         if kind is None:
             told = "a question needs a document_id or a text"
             raise InputError(told, public=told, field="subject")
@@ -94,23 +92,23 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         desk.uploads.take(size)
         text = request.text
         call.facts["bytes"], call.stage = size, "read"
-        reading = Reading(desk.workers.readers, call.runtime, lambda: text)
-        # The text is held until the call ends, for its citations, and until the worker has let go of it.
-        cleanup.callback(reading.when_over, lambda: desk.uploads.give(size))
+        reading = Reading(desk.workers.readers, call.runtime, call.tenant, lambda: text, lambda: desk.uploads.give(size))
         try:
-            document, source = await reading.result()
+            document = await reading.document()
         finally:
             reading.close()
         # A running answer shares the document's memory, so closing both in any order gives all of it back.
         cleanup.callback(document.close)
         note_reading(desk, call, reading.queued_s, document)
-        return Subject(document, source, inline=True)
+        return Subject(document, inline=True)
 
     def _note(self, call: Call, done: pb.AnswerDone) -> None:
         """Tell telemetry and the audit log of an answer that has ended."""
         telemetry, usage, timings = self._desk.telemetry, done.usage, done.timings
         telemetry.stage("prefill", timings.prefill_s)
         telemetry.stage("decode", timings.decode_s)
+        if timings.restore_s > 0:
+            telemetry.stage("restore", timings.restore_s)
         telemetry.answered(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, timings.first_piece_s, timings.decode_s)
         call.facts |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
 
@@ -133,8 +131,9 @@ def _sampling(options: pb.SamplingOptions) -> Sampling:
     return Sampling(most, temperature, options.seed, draft)
 
 
-def _citations(source: Source, answer: str) -> list[pb.Citation]:
-    return [pb.Citation(start=quote.start, end=quote.end, boxes=[_box(place) for place in quote.places]) for quote in source.quotes(answer)]
+def _citations(answer: Answer) -> list[pb.Citation]:
+    found = quotes(answer.document.layout, answer.text)
+    return [pb.Citation(start=quote.start, end=quote.end, boxes=[_box(place) for place in quote.places]) for quote in found]
 
 
 def _box(place: Place) -> pb.PageBox:
@@ -142,7 +141,7 @@ def _box(place: Place) -> pb.PageBox:
     return pb.PageBox(page=place.page, left=box.left, top=box.top, right=box.right, bottom=box.bottom)
 
 
-def _done(answer: Answer, inline: bool, citations: list[pb.Citation]) -> pb.AnswerDone:
+def _done(answer: Answer, inline: bool) -> pb.AnswerDone:
     usage, timings, reason = answer.usage, answer.timings, answer.finish_reason
     if timings is None or reason not in _REASONS:
         raise InternalError("an answer ended without saying why")
@@ -164,6 +163,7 @@ def _done(answer: Answer, inline: bool, citations: list[pb.Citation]) -> pb.Answ
             first_piece_s=timings.ttft_s,
             decode_s=timings.decode_s,
             tokens_per_s=timings.tokens_per_s,
+            restore_s=timings.restore_s,
         ),
-        citations=citations,
+        citations=_citations(answer),
     )

@@ -54,7 +54,7 @@ class Desk:
         self.limits = limits
         self.phase = Phase.STARTING
         self.started = time.monotonic()
-        self.workers = Workers(limits.readers, limits.answerers)
+        self.workers = Workers(limits.readers, limits.streams)
         self.library = Library(limits)
         self.streams = Quota(limits.streams, f"the server runs at most {limits.streams} readings and answers at once")
         self.uploads = Quota(limits.upload_bytes, f"the server takes at most {limits.upload_bytes:,} bytes of texts at once")

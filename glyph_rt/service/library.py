@@ -7,13 +7,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from glyph_rt.documents import Document
-from glyph_rt.errors import BusyError, InputError, NotFoundError
-from glyph_rt.service.limits import Quota, ServiceLimits, Shares
-from glyph_rt.service.source import Source
+from glyph_rt.errors import BusyError, ConflictError, InputError, NotFoundError
+from glyph_rt.service.limits import ServiceLimits, Shares
 
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -26,32 +25,7 @@ class Entry:
     tenant: str
     number: int
     document: Document
-    source: Source
     created_s: float
-
-
-class Place:
-    """Room for one more document, and for its text once its size is known."""
-
-    def __init__(self, texts: Quota, add: Callable[[Document, Source], Entry]) -> None:
-        self._texts, self._add = texts, add
-        self._held = 0
-
-    def reserve(self, size: int) -> None:
-        """Room for a text of `size` bytes. Raises BusyError."""
-        self._texts.take(size)
-        self._held = size
-
-    def keep(self, document: Document, source: Source) -> Entry:
-        """Put the document there; the room for its text is the entry's from here on."""
-        entry = self._add(document, source)
-        self._texts.give(self._held - source.size)  # a byte order mark was dropped
-        self._held = 0
-        return entry
-
-    def release(self) -> None:
-        self._texts.give(self._held)
-        self._held = 0
 
 
 class Library:
@@ -63,7 +37,6 @@ class Library:
 
     def __init__(self, limits: ServiceLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._idle_s, self._clock = limits.documents, limits.idle_s, clock
-        self.texts = Quota(limits.kept_bytes, f"the server keeps at most {limits.kept_bytes:,} bytes of texts; delete a document")
         self._shares = Shares(limits.tenant_documents, "documents")
         self._entries: dict[str, Entry] = {}  # oldest first
         self._used_at: dict[str, float] = {}
@@ -79,8 +52,8 @@ class Library:
         return sum(entry.tenant == tenant for entry in self._entries.values())
 
     @contextmanager
-    def place(self, tenant: str) -> Iterator[Place]:
-        """Room for one more document of the tenant's, held for the block. Raises BusyError."""
+    def place(self, tenant: str) -> Iterator[Callable[[Document], Entry]]:
+        """Room for one more document of the tenant's, held for the block; gives the function that puts it there. Raises BusyError."""
         self.expire()
         if len(self._entries) + self._promised >= self._limit:
             told = f"the server keeps at most {self._limit} documents; delete one"
@@ -89,19 +62,28 @@ class Library:
         self._promised += 1
         kept = False
 
-        def add(document: Document, source: Source) -> Entry:
+        def keep(document: Document) -> Entry:
             nonlocal kept
             kept = True
-            return self._add(tenant, document, source)
+            return self._add(tenant, document)
 
-        place = Place(self.texts, add)
         try:
-            yield place
+            yield keep
         finally:
             self._promised -= 1
-            place.release()
             if not kept:
                 self._shares.give(tenant)
+
+    def replace(self, entry: Entry, document: Document) -> Entry:
+        """Put another document in an entry's place, under its id; answers that run on the former one keep its memory until they end.
+
+        Raises NotFoundError when the entry is gone, and ConflictError when it was replaced meanwhile.
+        """
+        if self.get(entry.tenant, entry.id, use=True) is not entry:
+            raise ConflictError("the document was replaced meanwhile")
+        self._entries[entry.id] = replaced = replace(entry, document=document)
+        entry.document.close()
+        return replaced
 
     def get(self, tenant: str, identity: str, *, use: bool = False) -> Entry:
         """The tenant's entry of that id; `use` counts as a question. Raises NotFoundError, and InputError for what is no id.
@@ -147,17 +129,15 @@ class Library:
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless the accounts add up; readings under way aside."""
-        entries = self._entries.values()
-        held = sum(entry.source.size for entry in entries)
-        if self._entries.keys() != self._used_at.keys() or (not self._promised and held != self.texts.used):
-            raise AssertionError(f"library: {len(self._entries)} documents, {held} bytes of texts, {self.texts.used} counted")
-        if not self._promised and any(self._shares[e.tenant] != self.count(e.tenant) for e in entries):
+        if self._entries.keys() != self._used_at.keys():
+            raise AssertionError("library: documents and their times of use differ")
+        if not self._promised and any(self._shares[e.tenant] != self.count(e.tenant) for e in self._entries.values()):
             raise AssertionError("library: the tenants' shares are not their documents")
 
-    def _add(self, tenant: str, document: Document, source: Source) -> Entry:
+    def _add(self, tenant: str, document: Document) -> Entry:
         # Of the clock rather than counted: a page token must not tell one tenant how many documents others have.
         self._number = max(self._number + 1, time.monotonic_ns())
-        entry = Entry(secrets.token_hex(16), tenant, self._number, document, source, time.time())
+        entry = Entry(secrets.token_hex(16), tenant, self._number, document, time.time())
         self._entries[entry.id] = entry
         self._used_at[entry.id] = self._clock()
         return entry
@@ -165,5 +145,4 @@ class Library:
     def _drop(self, entry: Entry) -> None:
         del self._entries[entry.id], self._used_at[entry.id]
         self._shares.give(entry.tenant)
-        self.texts.give(entry.source.size)
         entry.document.close()

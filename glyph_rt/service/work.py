@@ -2,6 +2,8 @@
 
 The event loop never waits for a worker to stop. Whoever closes a `Reading` or an `AnswerRun` says that nobody wants its outcome;
 the worker finishes the batch of pages or the token it is at, and then its memory comes back on its own thread.
+
+Answers are computed together by the runtime's step loop. The threads here wait for it, and turn what comes into text.
 """
 
 from __future__ import annotations
@@ -17,27 +19,25 @@ from typing import Generic, TypeVar
 
 from glyph_rt.documents import Answer, Document, Progress
 from glyph_rt.runtime import Runtime
-from glyph_rt.service.source import Source
 
 T = TypeVar("T")
 _Slice = tuple[list[str], bool]  # pieces, and whether the answer has ended
-_SLICE_S = 0.002  # of a worker's time for one answer: longer than handing it over takes, shorter than anybody sees
+_SLICE_S = 0.002  # how long pieces are gathered: longer than handing them over takes, shorter than anybody sees
 _MOST_PIECES = 32  # of one slice
 
 
 class Workers:
-    """The threads that typeset, encode, prefill and decode. What waits for them is bounded by the limit on streams.
-
-    Readings and answers have threads of their own, so that a long upload does not hold up answers.
+    """Threads that read, of which there are few, so that readings do not crowd out answers; and one for every stream, so that no answer
+    waits for another's next token, or for another's turn at KV memory.
     """
 
-    def __init__(self, readers: int, answerers: int) -> None:
+    def __init__(self, readers: int, streams: int) -> None:
         self.readers = ThreadPoolExecutor(readers, "glyph-read")
-        self.answerers = ThreadPoolExecutor(answerers, "glyph-answer")
+        self.answerers = ThreadPoolExecutor(streams, "glyph-answer")
 
-    async def read(self, task: Callable[[], T]) -> T:
-        """What `task` gives, on a reader's thread."""
-        return await asyncio.wrap_future(self.readers.submit(task))
+    async def draw(self, task: Callable[[], T]) -> T:
+        """What `task` gives, on a thread of a stream that does not read."""
+        return await asyncio.wrap_future(self.answerers.submit(task))
 
     def close(self) -> None:
         """Wait for what runs, drop what waits."""
@@ -50,10 +50,13 @@ class _StoppedError(Exception):
 
 
 class Reading:
-    """One text on its way through `Runtime.read`. Must be closed; `result()` hands the document over, else closing drops it."""
+    """One text on its way through `Runtime.read`. Must be closed; `document()` hands the document over, else closing drops it.
 
-    def __init__(self, pool: Executor, runtime: Runtime, text: Callable[[], str]) -> None:
-        self._runtime, self._text = runtime, text
+    on_end: called once the text is let go, on a worker's thread.
+    """
+
+    def __init__(self, pool: Executor, runtime: Runtime, tenant: str, text: Callable[[], str], on_end: Callable[[], None]) -> None:
+        self._runtime, self._tenant, self._text = runtime, tenant, text
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
         self._taken = False
@@ -61,23 +64,20 @@ class Reading:
         self.queued_s = 0.0  # waited for a thread; known once it has begun
         # Holds at most one entry per page of the document and one for its end.
         self._events: asyncio.Queue[Progress | None] = asyncio.Queue()
-        self._future: Future[tuple[Document, Source]] = pool.submit(self._run)
+        self._future: Future[Document] = pool.submit(self._run)
+        self._future.add_done_callback(lambda _: on_end())
+        self._future.add_done_callback(lambda _: self._post(None))
 
     async def progress(self) -> AsyncIterator[Progress]:
-        """Pages as they are read, until the reading has ended, well or not, and what waited for that (`when_over`) is done."""
-        self._future.add_done_callback(lambda _: self._post(None))
+        """Pages as they are read, until the reading has ended, well or not."""
         while (event := await self._events.get()) is not None:
             yield event
 
-    async def result(self) -> tuple[Document, Source]:
-        """The document, which is the caller's from here on, and its text. Raises what `Runtime.read` raised."""
-        result = await asyncio.wrap_future(self._future)
+    async def document(self) -> Document:
+        """The document, which is the caller's from here on. Raises what `Runtime.read` raised."""
+        document = await asyncio.wrap_future(self._future)
         self._taken = True
-        return result
-
-    def when_over(self, do: Callable[[], None]) -> None:
-        """Call `do` once the worker has let go of the text, on its thread or, if that is over, here."""
-        self._future.add_done_callback(lambda _: do())
+        return document
 
     def close(self) -> None:
         """Stop within a batch of pages; a document that nobody took is closed."""
@@ -85,11 +85,10 @@ class Reading:
         self._future.cancel()
         self._future.add_done_callback(self._drop)
 
-    def _run(self) -> tuple[Document, Source]:
+    def _run(self) -> Document:
         self._check()
         self.queued_s = time.perf_counter() - self._submitted
-        text = self._text()
-        return self._runtime.read(text, self._page), Source(text, self._runtime.typesetter)
+        return self._runtime.read(self._text(), self._page, tenant=self._tenant)
 
     def _page(self, progress: Progress) -> None:
         self._check()
@@ -103,13 +102,13 @@ class Reading:
         with suppress(RuntimeError):  # the loop has closed: the server is gone, and so is whoever listened
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-    def _drop(self, future: Future[tuple[Document, Source]]) -> None:
+    def _drop(self, future: Future[Document]) -> None:
         if not self._taken and not future.cancelled() and future.exception() is None:
-            future.result()[0].close()
+            future.result().close()
 
 
 class AnswerRun(Generic[T]):
-    """One answer, a slice of time per turn of a worker: many answers share few threads evenly, and none runs ahead of its reader.
+    """One answer, handed over slice by slice, so that it does not run ahead of whoever reads it.
 
     conclude: called with the answer when it has come to its end, on a worker's thread; what it gives is `conclusion`.
     Must be closed. Only one of its coroutines may run at a time.

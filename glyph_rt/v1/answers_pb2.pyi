@@ -122,15 +122,17 @@ class AnswerUsage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., visual_tokens: _Optional[int] = ..., text_tokens: _Optional[int] = ..., pages: _Optional[int] = ..., drafted_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ...) -> None: ...
 
 class AnswerTimings(_message.Message):
-    __slots__ = ("read", "prefill_s", "first_piece_s", "decode_s", "tokens_per_s")
+    __slots__ = ("read", "prefill_s", "first_piece_s", "decode_s", "tokens_per_s", "restore_s")
     READ_FIELD_NUMBER: _ClassVar[int]
     PREFILL_S_FIELD_NUMBER: _ClassVar[int]
     FIRST_PIECE_S_FIELD_NUMBER: _ClassVar[int]
     DECODE_S_FIELD_NUMBER: _ClassVar[int]
     TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_S_FIELD_NUMBER: _ClassVar[int]
     read: _documents_pb2.ReadTimings
     prefill_s: float
     first_piece_s: float
     decode_s: float
     tokens_per_s: float
-    def __init__(self, read: _Optional[_Union[_documents_pb2.ReadTimings, _Mapping]] = ..., prefill_s: _Optional[float] = ..., first_piece_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ...) -> None: ...
+    restore_s: float
+    def __init__(self, read: _Optional[_Union[_documents_pb2.ReadTimings, _Mapping]] = ..., prefill_s: _Optional[float] = ..., first_piece_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ..., restore_s: _Optional[float] = ...) -> None: ...

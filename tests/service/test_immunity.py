@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +87,7 @@ def fields(descriptor: Descriptor) -> Iterator[FieldDescriptor]:
 
 
 def test_a_request_is_text_and_numbers() -> None:
-    """No URL, path, tensor, image or engine: the one field of bytes is a text's."""
+    """No URL, path, tensor, image or engine: the only bytes are a text's."""
     requests = [
         method.input_type
         for module in (documents_pb2, answers_pb2, runtime_pb2)
@@ -94,9 +95,13 @@ def test_a_request_is_text_and_numbers() -> None:
         for method in service.methods
     ]
     found = {f"{field.containing_type.name}.{field.name}": field for request in requests for field in fields(request)}
-    assert {name for name, field in found.items() if field.type == field.TYPE_BYTES} == {"ReadDocumentRequest.text"}
+    assert {name for name, field in found.items() if field.type == field.TYPE_BYTES} == {
+        "ReadDocumentRequest.text",
+        "AppendDocumentRequest.text",
+    }
     texts = {name for name, field in found.items() if field.type == field.TYPE_STRING}
     assert texts == {
+        "AppendDocumentOptions.document_id",
         "AskRequest.document_id",
         "AskRequest.text",
         "AskRequest.question",
@@ -159,8 +164,8 @@ def test_a_model_directory_runs_no_code(random_model: Path, tmp_path: Path) -> N
     assert Checkpoint.open(folder).config.auto_map and not (folder / "ran").exists()
 
 
-def test_tenants_share_no_drawn_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether a page was drawn before can be told by the time it takes: a server that knows its callers keeps none."""
+def test_tenants_share_no_drawn_or_encoded_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a page was drawn or encoded before can be told by the time it takes: a server that knows its callers keeps none."""
     opened: list[Any] = []
     monkeypatch.setattr(Runtime, "open", lambda *_, **how: opened.append(how["limits"]))
 
@@ -170,13 +175,12 @@ def test_tenants_share_no_drawn_pages(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(command, "_serve", instead)
     tokens = tmp_path / "tokens"
     add_token(tokens, "a")
-    options = command.ServeOptions(
-        address="127.0.0.1:0", model=None, style=None, encoder="auto", kv_bytes="1GiB", text_bytes="16MiB", pages=None, documents=1,
-        streams=1, tenant_documents=None, tenant_streams=None, upload_bytes="64MiB", kept_bytes="64MiB", deadline=1.0, idle=1.0, drain=1.0,
-        tls_cert=None, tls_key=None, client_ca=None, tokens=tokens, insecure=False, audit=None, metrics=None, traces=None, log_json=False,
-    )  # fmt: skip
+    given: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(command.ServeOptions))
+    given |= {"address": "127.0.0.1:0", "encoder": "auto", "documents": 1, "streams": 1, "deadline": 1.0, "idle": 1.0, "drain": 1.0}
+    given |= {"kv_bytes": "1GiB", "text_bytes": "16MiB", "upload_bytes": "64MiB", "open_text_bytes": "64MiB", "tokens": tokens}
+    options = command.ServeOptions(**given)
     command.run(options)
-    assert opened[0].page_bytes == 0
+    assert opened[0].page_bytes == opened[0].encoded_bytes == 0
 
 
 def test_every_test_that_the_threat_model_names_is_there() -> None:

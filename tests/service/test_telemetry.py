@@ -55,18 +55,18 @@ def test_counts_follow_what_happens(serve: Served) -> None:
         eventually(lambda: value(serve, "calls_total", method="Ask", code="OK") == 1)
         assert value(serve, "rejections_total", reason="NO_DOCUMENT") == 1
         assert value(serve, "documents") == 1 and value(serve, "kv_bytes") == document.kv_bytes == serve.runtime.arena.used
-        assert value(serve, "text_bytes") == len(TEXT.encode()) and value(serve, "streams") == 0
+        assert value(serve, "text_bytes") == serve.runtime.texts.used > len(TEXT.encode())
         assert (value(serve, "pages_total"), value(serve, "visual_tokens_total")) == (document.pages, document.visual_tokens)
         usage = reply.done.usage
         assert value(serve, "generation_tokens_total") == usage.completion_tokens == 12
         assert value(serve, "cached_tokens_total") == usage.cached_tokens < value(serve, "prompt_tokens_total") == usage.prompt_tokens
-        for stage in ("queue", "typeset", "encode", "read", "prefill", "decode"):
+        for stage in ("queue", "memory", "typeset", "encode", "read", "prefill", "decode"):
             assert value(serve, "stage_seconds_count", stage=stage) == 1, stage
         assert value(serve, "time_to_first_token_seconds_count") == value(serve, "time_per_output_token_seconds_count") == 1
         assert value(serve, "inter_token_latency_seconds_count") >= 1
         load = client.runtime().load
         assert (load.documents, load.readings, load.answers, load.generation_tokens, load.refusals) == (1, 1, 1, 12, 1)
-        assert load.kept_bytes == len(TEXT.encode()) and load.uptime_s > 0
+        assert load.kept_bytes == serve.runtime.texts.used and load.uptime_s > 0
 
 
 def test_cancellations_are_counted_by_what_was_under_way(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
