@@ -12,6 +12,7 @@ from glyph_rt.errors import InputError, InternalError, LimitError
 from glyph_rt.language import Sampling
 from glyph_rt.service.calls import Call, Context, Desk, well_formed
 from glyph_rt.service.documents import note_reading, timings_message
+from glyph_rt.service.library import Entry
 from glyph_rt.service.source import quotes
 from glyph_rt.service.work import AnswerRun, Reading
 from glyph_rt.v1 import answers_pb2 as pb
@@ -26,10 +27,15 @@ _REASONS = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
 
 @dataclass(frozen=True)
 class Subject:
-    """What a question is about. inline: read for this question only."""
+    """What a question is about, and what it follows. entry: where the document is kept; None: it was read for this question only."""
 
     document: Document
-    inline: bool
+    entry: Entry | None = None
+    after: Answer | None = None
+
+    @property
+    def inline(self) -> bool:
+        return self.entry is None
 
 
 class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
@@ -49,7 +55,7 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
                 call.stage = "prefill"
                 run = AnswerRun(
                     desk.workers.answerers,
-                    lambda: subject.document.ask(request.question, sampling),
+                    lambda: subject.document.ask(request.question, sampling, after=subject.after),
                     lambda answer: _done(answer, subject.inline),
                 )
                 cleanup.callback(run.close)
@@ -68,6 +74,9 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
                 call.stage = "send"
                 done = run.conclusion
                 assert done is not None, "an answer that has ended has its conclusion"
+                run.close()
+                if subject.entry is not None:
+                    done.conversation_id = desk.library.remember(subject.entry, answer)
                 self._note(call, done)
                 await context.write(pb.AskResponse(done=done))
 
@@ -78,10 +87,14 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         if kind == "document_id":
             entry = desk.library.get(call.tenant, request.document_id, use=True)
             call.facts["document"] = entry.id
-            return Subject(entry.document, inline=False)
+            after = desk.library.answer(entry, request.conversation_id) if request.conversation_id else None
+            return Subject(entry.document, entry, after)
         if kind is None:
             told = "a question needs a document_id or a text"
             raise InputError(told, public=told, field="subject")
+        if request.conversation_id:
+            told = "a text sent along has no conversation"
+            raise InputError(told, public=told, field="conversation_id")
         if "\0" in request.text:
             told = "the text holds NUL characters"
             raise InputError(told, public=told, field="text")
@@ -100,7 +113,7 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         # A running answer shares the document's memory, so closing both in any order gives all of it back.
         cleanup.callback(document.close)
         note_reading(desk, call, reading.queued_s, document)
-        return Subject(document, inline=True)
+        return Subject(document)
 
     def _note(self, call: Call, done: pb.AnswerDone) -> None:
         """Tell telemetry and the audit log of an answer that has ended."""

@@ -173,10 +173,14 @@ class Client:
         temperature: float = 0.0,
         seed: int = 0,
         draft: bool = True,
+        after: str = "",
     ) -> Reply:
-        """Ask about a document by its id, or about a text that is read for this question only."""
+        """Ask about a document by its id, or about a text that is read for this question only.
+
+        after: `Reply.done.conversation_id` of an answer on the same document that the question refers to.
+        """
         sampling = answers_pb2.SamplingOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, draft=draft)
-        request = answers_pb2.AskRequest(document_id=document, text=text, question=question, sampling=sampling)
+        request = answers_pb2.AskRequest(document_id=document, text=text, question=question, sampling=sampling, conversation_id=after)
         return Reply(lambda: self._call(self._answers.Ask, request), Patience(self.patience_s))
 
     def get(self, document: str) -> documents_pb2.Document:

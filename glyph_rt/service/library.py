@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from glyph_rt.documents import Document
+from glyph_rt.documents import Answer, Document
 from glyph_rt.errors import BusyError, ConflictError, InputError, NotFoundError
 from glyph_rt.service.limits import ServiceLimits, Shares
 
+MOST_ANSWERS, MOST_TOKENS = 16, 16_384  # kept of one document's answers, for questions that follow them
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -40,6 +41,7 @@ class Library:
         self._shares = Shares(limits.tenant_documents, "documents")
         self._entries: dict[str, Entry] = {}  # oldest first
         self._used_at: dict[str, float] = {}
+        self._answers: dict[str, dict[str, Answer]] = {}  # by document and conversation, oldest first; they hold no KV memory
         self._promised = 0  # readings under way that will become entries
         self._number = 0
 
@@ -82,6 +84,7 @@ class Library:
         if self.get(entry.tenant, entry.id, use=True) is not entry:
             raise ConflictError("the document was replaced meanwhile")
         self._entries[entry.id] = replaced = replace(entry, document=document)
+        self._answers.pop(entry.id, None)
         entry.document.close()
         return replaced
 
@@ -107,6 +110,28 @@ class Library:
         found = list(islice((e for e in self._entries.values() if e.tenant == tenant and e.number > after), size + 1))
         return found[:size], found[size - 1].number if len(found) > size else None
 
+    def remember(self, entry: Entry, answer: Answer) -> str:
+        """Keep an answer that has ended, and is closed, for a question that follows it; its id. Empty when the entry is gone."""
+        if self._entries.get(entry.id) is not entry:
+            return ""
+        kept = self._answers.setdefault(entry.id, {})
+        identity = secrets.token_hex(16)
+        kept[identity] = answer
+        while len(kept) > MOST_ANSWERS or sum(map(_turn_tokens, kept.values())) > MOST_TOKENS:
+            del kept[next(iter(kept))]
+        return identity if identity in kept else ""
+
+    def answer(self, entry: Entry, conversation: str) -> Answer:
+        """The answer of that conversation on the entry's document. Raises NotFoundError, and InputError for what is no id."""
+        if not _ID.fullmatch(conversation):
+            told = "a conversation_id is 32 hexadecimal digits"
+            raise InputError(told, public=told, field="conversation_id")
+        found = self._answers.get(entry.id, {}).get(conversation)
+        if found is None:
+            told = "no such conversation on this document: too long ago, or never made"
+            raise NotFoundError(told, public=told)
+        return found
+
     def remove(self, tenant: str, identity: str) -> None:
         """Forget a document; answers that run on it keep its memory until they end. Raises as `get`."""
         self._drop(self.get(tenant, identity))
@@ -129,8 +154,8 @@ class Library:
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless the accounts add up; readings under way aside."""
-        if self._entries.keys() != self._used_at.keys():
-            raise AssertionError("library: documents and their times of use differ")
+        if self._entries.keys() != self._used_at.keys() or not self._answers.keys() <= self._entries.keys():
+            raise AssertionError("library: documents, their times of use and their answers differ")
         if not self._promised and any(self._shares[e.tenant] != self.count(e.tenant) for e in self._entries.values()):
             raise AssertionError("library: the tenants' shares are not their documents")
 
@@ -144,5 +169,11 @@ class Library:
 
     def _drop(self, entry: Entry) -> None:
         del self._entries[entry.id], self._used_at[entry.id]
+        self._answers.pop(entry.id, None)
         self._shares.give(entry.tenant)
         entry.document.close()
+
+
+def _turn_tokens(answer: Answer) -> int:
+    """Tokens of an answer, its question, and what they followed."""
+    return answer.usage.prompt_tokens - answer.document.tokens + answer.usage.completion_tokens

@@ -102,6 +102,7 @@ def test_a_request_is_text_and_numbers() -> None:
     texts = {name for name, field in found.items() if field.type == field.TYPE_STRING}
     assert texts == {
         "AppendDocumentOptions.document_id",
+        "AskRequest.conversation_id",
         "AskRequest.document_id",
         "AskRequest.text",
         "AskRequest.question",

@@ -1,15 +1,18 @@
-"""AppendDocument: the same document, with more behind it."""
+"""More on one document: text appended to it, and questions that follow an answer."""
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import grpc
 import pytest
 
-from glyph_rt import Runtime
+from glyph_rt import Runtime, Sampling
 from glyph_rt.memory import Limits
 from glyph_rt.service.client import Client, ServiceError
+from glyph_rt.service.library import MOST_ANSWERS
 from glyph_rt.v1 import documents_pb2
 from tests.conftest import TEXT
 from tests.service.conftest import Served, eventually, served
@@ -93,3 +96,60 @@ def test_two_at_once_do_not_lose_one(serve: Served, monkeypatch: pytest.MonkeyPa
             lost = True
         other.join(60)
         assert client.get(identity).characters == len(TEXT) + (2 if lost else 4)
+
+
+def test_a_question_may_follow_an_answer(serve: Served) -> None:
+    """It is answered as the runtime answers it, once the first, its question and the answer are part of its prompt."""
+    second = "And the weight?"
+    with serve.runtime.read(TEXT) as local:
+        first = local.ask(QUESTION, Sampling(max_new_tokens=12))
+        first_text = first.text
+        followed = local.ask(second, Sampling(max_new_tokens=12), after=first)
+        expected, tokens = followed.text, followed.usage.prompt_tokens
+    with serve.client() as client:
+        identity = client.read(TEXT).id
+        reply = client.ask(QUESTION, document=identity, max_new_tokens=12)
+        assert reply.text == first_text and reply.done is not None
+        conversation = reply.done.conversation_id
+        again = client.ask(second, document=identity, max_new_tokens=12, after=conversation)
+        assert again.text == expected and again.done is not None
+        assert again.done.usage.prompt_tokens == tokens > reply.done.usage.prompt_tokens
+        assert again.done.conversation_id not in ("", conversation)
+        inline = client.ask(QUESTION, text=TEXT, max_new_tokens=2)
+        assert inline.text and inline.done is not None and inline.done.conversation_id == ""
+        other = client.read(TEXT).id
+        for subject, after, code in (
+            ({"document": identity}, "0" * 32, grpc.StatusCode.NOT_FOUND),
+            ({"document": other}, conversation, grpc.StatusCode.NOT_FOUND),
+            ({"document": identity}, "x", grpc.StatusCode.INVALID_ARGUMENT),
+            ({"text": TEXT}, conversation, grpc.StatusCode.INVALID_ARGUMENT),
+        ):
+            with pytest.raises(ServiceError) as caught:
+                _ = client.ask(second, after=after, **subject).text
+            assert caught.value.code == code
+        client.append(identity, MORE)
+        with pytest.raises(ServiceError):
+            _ = client.ask(second, document=identity, after=conversation).text
+        serve.server.desk.check_integrity()
+
+
+def test_what_is_kept_of_answers_is_bounded_and_holds_no_kv(serve: Served) -> None:
+    """Also really: tensors of a document that gave its memory back are gone, whatever answers on it are kept."""
+    with serve.client() as client:
+        identity = client.read(TEXT).id
+        made = []
+        for _ in range(MOST_ANSWERS + 3):
+            reply = client.ask(QUESTION, document=identity, max_new_tokens=2)
+            assert reply.text and reply.done is not None
+            made.append(reply.done.conversation_id)
+        kept = serve.server.desk.library._answers[identity]
+        assert list(kept) == made[3:]
+        [entry] = serve.server.desk.library._entries.values()
+        lease, _ = entry.document.lease()
+        tensors = [weakref.ref(segment.kv) for segment in lease.segments]
+        lease.release()
+        del lease
+        entry.document.evict()
+        gc.collect()
+        assert tensors and not any(tensor() is not None for tensor in tensors) and serve.runtime.arena.used == 0
+        assert client.ask(QUESTION, document=identity, max_new_tokens=2, after=made[-1]).text
