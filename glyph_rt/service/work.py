@@ -11,19 +11,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from typing import Generic, TypeVar
 
 from glyph_rt.documents import Answer, Document, Progress
 from glyph_rt.runtime import Runtime
 
 T = TypeVar("T")
-_Slice = tuple[list[str], bool]  # pieces, and whether the answer has ended
-_SLICE_S = 0.002  # how long pieces are gathered: longer than handing them over takes, shorter than anybody sees
-_MOST_PIECES = 32  # of one slice
+PIECES_AHEAD = 32  # of an answer, handed over and not sent yet
 
 
 class Workers:
@@ -108,81 +106,86 @@ class Reading:
 
 
 class AnswerRun(Generic[T]):
-    """One answer, handed over slice by slice, so that it does not run ahead of whoever reads it.
+    """One answer, on a thread that waits for its tokens and runs at most a few pieces ahead of whoever reads them.
 
-    conclude: called with the answer when it has come to its end, on a worker's thread; what it gives is `conclusion`.
+    conclude: called with the answer when it has come to its end, on that thread; what it gives is `conclusion`.
     Must be closed. Only one of its coroutines may run at a time.
     """
 
     def __init__(self, pool: Executor, make: Callable[[], Answer], conclude: Callable[[Answer], T]) -> None:
-        self._pool, self._make, self._conclude = pool, make, conclude
+        self._make, self._conclude = make, conclude
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._telling = False  # news are on their way to the event loop
         self._answer: Answer | None = None
-        self._steps: Iterator[str] = iter(())
+        self._ready: deque[str] = deque()
+        self._room = threading.Semaphore(PIECES_AHEAD)
         self._closed = threading.Event()
-        self._last: Future[_Slice] | None = None
-        self.conclusion: T | None = None
+        self._future: Future[T | None] = pool.submit(self._work)
+        self._future.add_done_callback(lambda _: self._tell())
+
+    @property
+    def conclusion(self) -> T:
+        """Once the answer has ended."""
+        concluded = self._future.result()
+        assert concluded is not None, "an answer that was closed has no conclusion"
+        return concluded
 
     async def start(self) -> Answer:
-        """Admit the question, and go on to its first piece meanwhile. Raises what `Document.ask` raises."""
-        loop = asyncio.get_running_loop()
-        admitted: asyncio.Future[Answer] = loop.create_future()
-
-        def tell(settle: Callable[[], object]) -> None:
-            with suppress(RuntimeError):  # the loop has closed: the server is gone, and so is whoever listened
-                loop.call_soon_threadsafe(lambda: admitted.done() or settle())
-
-        def begin() -> _Slice:
-            try:
-                # Kept from the first moment on: a caller that has gone meanwhile closes it all the same.
-                answer = self._answer = self._make()
-            except Exception as error:
-                tell(partial(admitted.set_exception, error))
-                return [], True
-            self._steps = answer.steps()
-            tell(partial(admitted.set_result, answer))
-            return self._slice(0.0)
-
-        future = self._submit(begin)
-        future.add_done_callback(lambda done: tell(admitted.cancel) if done.cancelled() else None)
-        return await admitted
+        """Wait until the question is admitted. Raises what `Document.ask` raises."""
+        while self._answer is None:
+            if self._future.done():
+                self._future.result()
+            await self._hear()
+        return self._answer
 
     async def pieces(self) -> AsyncIterator[str]:
-        """Pieces of the answer, never empty. The first comes as soon as it is there, later ones within a slice."""
-        assert self._last is not None, "start comes first"
-        future, slice_s = self._last, 0.0
+        """Pieces of the answer, never empty, as they come."""
         while True:
-            pieces, ended = await asyncio.wrap_future(future)
-            for piece in pieces:
-                yield piece
+            ended = self._future.done()  # looked at first: what was ready then is all there will be
+            while self._ready:
+                yield self._ready.popleft()
+                self._room.release()
             if ended:
+                self._future.result()
                 return
-            slice_s = _SLICE_S if pieces else slice_s
-            future = self._submit(partial(self._slice, slice_s))
+            await self._hear()
 
     def close(self) -> None:
         """Stop within one token and give the answer's memory back."""
         self._closed.set()
-        if self._last is not None:
-            self._last.cancel()
-            self._last.add_done_callback(lambda _: self._finish())
+        self._room.release()
+        self._future.cancel()
+        self._future.add_done_callback(lambda _: self._finish())
 
-    def _submit(self, step: Callable[[], _Slice]) -> Future[_Slice]:
-        self._last = self._pool.submit(step)
-        return self._last
+    async def _hear(self) -> None:
+        await self._news.wait()
+        self._news.clear()
 
-    def _slice(self, seconds: float) -> _Slice:
-        """Pieces of at least one token."""
-        end = time.perf_counter() + seconds
-        pieces: list[str] = []
-        for piece in self._steps:
+    def _tell(self) -> None:
+        """There is news. Called by the answer's thread; what is told while earlier news are on their way goes with them."""
+        if not self._telling:
+            self._telling = True
+            with suppress(RuntimeError):  # the loop has closed: the server is gone, and so is whoever listened
+                self._loop.call_soon_threadsafe(self._told)
+
+    def _told(self) -> None:
+        self._telling = False
+        self._news.set()
+
+    def _work(self) -> T | None:
+        # Kept from the first moment on: a caller that has gone meanwhile closes it all the same.
+        answer = self._answer = self._make()
+        self._tell()
+        for piece in answer.steps():
             if piece:
-                pieces.append(piece)
-            if self._closed.is_set() or len(pieces) == _MOST_PIECES or time.perf_counter() >= end:
-                return pieces, False
-        if self._answer is not None:
-            self.conclusion = self._conclude(self._answer)
-        return pieces, True
+                self._room.acquire()
+                self._ready.append(piece)
+                self._tell()
+            if self._closed.is_set():
+                return None
+        return self._conclude(answer)
 
     def _finish(self) -> None:
         if self._answer is not None:
-            self._answer.close()
+            self._answer.cancel()  # not close: that waits for the decoder's step, and this may be the event loop
