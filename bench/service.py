@@ -57,7 +57,7 @@ class InstantAnswer:
     def steps(self) -> Iterator[str]:
         return iter(["piece"] * self.pieces)
 
-    def close(self) -> None:
+    def cancel(self) -> None:
         """Nothing is held."""
 
 
@@ -65,8 +65,9 @@ class InstantDocument:
     """A document about which everything is known at once."""
 
     layout = SimpleNamespace(text="")
+    tokens = 1
 
-    def ask(self, _: str, sampling: Any) -> InstantAnswer:
+    def ask(self, _: str, sampling: Any, after: None = None) -> InstantAnswer:
         return InstantAnswer(self, sampling.max_new_tokens)
 
     def close(self) -> None:
