@@ -104,6 +104,11 @@ class Document:
         return self._layout.text
 
     @property
+    def layout(self) -> Layout:
+        """Its lines and pages, and where on them every character stands."""
+        return self._layout
+
+    @property
     def text_tokens(self) -> int:
         """What a text model would have to read."""
         return len(self.source)

@@ -69,6 +69,10 @@ class NotFoundError(GlyphError):
     """No document of that id: never made, deleted, or left idle for too long."""
 
 
+class ConflictError(GlyphError):
+    """A document was changed by somebody else while it was being changed."""
+
+
 class AddressError(GlyphError):
     """An address that cannot be served on or connected to."""
 

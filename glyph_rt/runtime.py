@@ -44,8 +44,8 @@ class Runtime:
         self.arena = Arena(limits.kv_bytes, "KV memory", "--kv-bytes", limits.waiting, limits.wait_s)
         self.store = SegmentStore(self.arena, limits.host_kv_bytes)
         self.loop = StepLoop(model)
-        self._texts = Arena(limits.open_text_bytes, "memory for texts", "open_text_bytes")
-        self._texts.reclaim = lambda size: self.store.settle()
+        self.texts = Arena(limits.open_text_bytes, "memory for texts", "--open-text-bytes")  # of open documents, with their layouts
+        self.texts.reclaim = lambda size: self.store.settle()
         self._reader = PageReader(typesetter, encoder, template, self.loop, self.store, limits.encoded_bytes, checkpoint.digest)
         self._means = Means(self._reader, lambda text, tenant: self.read(text, tenant=tenant))
         self._plan: MemoryPlan | None = None
@@ -137,7 +137,7 @@ class Runtime:
         purpose = f"a document of {measure.pages:,} pages ({tokens:,} tokens)"
         self.arena.check_size(tokens * self.model.kv_shape.bytes_per_token, purpose)
         source = np.array(self.template.encode(text), np.int32)
-        room = self._texts.reserve(len(text.encode("utf-8", "surrogatepass")) + layout.lines.nbytes + source.nbytes, purpose)
+        room = self.texts.reserve(len(text.encode("utf-8", "surrogatepass")) + layout.lines.nbytes + source.nbytes, purpose)
         try:
             names = means.reader.name_pages(layout, tenant)
             effort.charge("typeset_s")

@@ -288,14 +288,14 @@ class RuntimeMachine(RuleBasedStateMachine):
     def accounts_add_up(self) -> None:
         self.runtime.store.check_integrity()
         self.runtime.arena.check_integrity()
-        self.runtime._texts.check_integrity()
+        self.runtime.texts.check_integrity()
 
     def teardown(self) -> None:
         for answer in self.running:
             answer.close()
         for document in self.open:
             document.close()
-        assert self.runtime.arena.used == self.runtime.store.host_used == self.runtime._texts.used == 0
+        assert self.runtime.arena.used == self.runtime.store.host_used == self.runtime.texts.used == 0
         eventually(lambda: not self.runtime.loop._turns and not self.runtime.loop._readings)
 
 

@@ -129,7 +129,7 @@ def serve(
     tenant_documents: Annotated[int | None, typer.Option(help="Of the documents, one tenant's. Default: all.")] = None,
     tenant_streams: Annotated[int | None, typer.Option(help="Of the readings and answers, one tenant's. Default: all.")] = None,
     upload_bytes: Annotated[str, typer.Option(metavar="SIZE", help="All texts being uploaded or read together.")] = "64MiB",
-    kept_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Texts of all documents together.")] = "256MiB",
+    open_text_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Texts of all documents together, with their layouts.")] = "256MiB",
     deadline: Annotated[float, typer.Option(help="Longest call, in seconds.")] = 600.0,
     idle: Annotated[float, typer.Option(help="Seconds without a question after which a document is forgotten.")] = 3600.0,
     drain: Annotated[float, typer.Option(help="Seconds that calls under way get to end after SIGTERM.")] = 30.0,
@@ -148,6 +148,9 @@ def serve(
         Path | None, typer.Option(metavar="FILE", help="Append a JSON line for every call: who, what, when; never a text.")
     ] = None,
     metrics: Annotated[str | None, typer.Option(metavar="IP:PORT", help="Serve Prometheus metrics there; loopback only.")] = None,
+    traces: Annotated[
+        str | None, typer.Option(metavar="URL", help="Export OpenTelemetry traces there, by OTLP over gRPC; needs the `otel` extra.")
+    ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON objects instead of lines for people.")] = False,
 ) -> None:
     """Serve gRPC (proto/glyph_rt/v1) until SIGTERM or Ctrl-C."""
@@ -170,7 +173,7 @@ def serve(
             tenant_documents=tenant_documents,
             tenant_streams=tenant_streams,
             upload_bytes=upload_bytes,
-            kept_bytes=kept_bytes,
+            open_text_bytes=open_text_bytes,
             deadline=deadline,
             idle=idle,
             drain=drain,
@@ -181,6 +184,7 @@ def serve(
             insecure=insecure,
             audit=audit,
             metrics=metrics,
+            traces=traces,
             log_json=log_json,
         )
     )

@@ -139,6 +139,7 @@ class Turn:
             return
         self.finish_reason, self._error = reason, error
         self._on_end()
+        self.past = Past((), self.past.tail)  # an answer may be kept for long; the memory it stood on is not its to keep
         self._outbox.put(None)
         self._ended.set()
 

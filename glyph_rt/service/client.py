@@ -153,20 +153,15 @@ class Client:
 
     def read(self, text: str, progress: Callable[[documents_pb2.ReadProgress], None] | None = None) -> documents_pb2.Document:
         """Upload a text and have it read; the document stays on the server until it is deleted or left idle."""
-        data = text.encode("utf-8", "surrogatepass")  # the server says what is wrong with it
+        options = documents_pb2.ReadDocumentOptions()
+        return self._upload(self._documents.ReadDocument, documents_pb2.ReadDocumentRequest, options, text, progress)
 
-        def attempt() -> documents_pb2.Document:
-            found: documents_pb2.Document | None = None
-            for event in self._call(self._documents.ReadDocument, _upload(data)):
-                if event.WhichOneof("event") == "document":
-                    found = event.document
-                elif progress is not None:
-                    progress(event.progress)
-            if found is None:
-                raise GlyphError("the server ended the upload without a document")
-            return found
-
-        return self._patiently(attempt)
+    def append(
+        self, document: str, text: str, progress: Callable[[documents_pb2.ReadProgress], None] | None = None
+    ) -> documents_pb2.Document:
+        """Put more text behind a document's; only pages that differ are read."""
+        options = documents_pb2.AppendDocumentOptions(document_id=document)
+        return self._upload(self._documents.AppendDocument, documents_pb2.AppendDocumentRequest, options, text, progress)
 
     def ask(
         self,
@@ -178,10 +173,14 @@ class Client:
         temperature: float = 0.0,
         seed: int = 0,
         draft: bool = True,
+        after: str = "",
     ) -> Reply:
-        """Ask about a document by its id, or about a text that is read for this question only."""
+        """Ask about a document by its id, or about a text that is read for this question only.
+
+        after: `Reply.done.conversation_id` of an answer on the same document that the question refers to.
+        """
         sampling = answers_pb2.SamplingOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, draft=draft)
-        request = answers_pb2.AskRequest(document_id=document, text=text, question=question, sampling=sampling)
+        request = answers_pb2.AskRequest(document_id=document, text=text, question=question, sampling=sampling, conversation_id=after)
         return Reply(lambda: self._call(self._answers.Ask, request), Patience(self.patience_s))
 
     def get(self, document: str) -> documents_pb2.Document:
@@ -227,6 +226,30 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _upload(
+        self, method: Any, message: Any, options: Any, text: str, progress: Callable[[documents_pb2.ReadProgress], None] | None
+    ) -> documents_pb2.Document:
+        data = text.encode("utf-8", "surrogatepass")  # the server says what is wrong with it
+        options.size_bytes = len(data)
+
+        def parts() -> Iterator[Any]:
+            yield message(options=options)
+            for start in range(0, len(data), CHUNK):
+                yield message(text=data[start : start + CHUNK])
+
+        def attempt() -> documents_pb2.Document:
+            found: documents_pb2.Document | None = None
+            for event in self._call(method, parts()):
+                if event.WhichOneof("event") == "document":
+                    found = event.document
+                elif progress is not None:
+                    progress(event.progress)
+            if found is None:
+                raise GlyphError("the server ended the upload without a document")
+            return found
+
+        return self._patiently(attempt)
+
     def _call(self, method: Any, request: object) -> Any:
         return method(request, timeout=self.timeout_s, metadata=self._metadata)
 
@@ -239,12 +262,6 @@ class Client:
             except ServiceError as error:
                 if not patience.wait(error):
                     raise
-
-
-def _upload(data: bytes) -> Iterator[documents_pb2.ReadDocumentRequest]:
-    yield documents_pb2.ReadDocumentRequest(options=documents_pb2.ReadDocumentOptions(size_bytes=len(data)))
-    for start in range(0, len(data), CHUNK):
-        yield documents_pb2.ReadDocumentRequest(text=data[start : start + CHUNK])
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from glyph_rt.errors import (
     BusyError,
     ClosedError,
+    ConflictError,
     ConstraintError,
     DeadlineError,
     GlyphError,
@@ -55,6 +56,7 @@ TABLE = (
     Rule(ConstraintError, grpc.StatusCode.INVALID_ARGUMENT, "CONSTRAINT", "the answer cannot be given in the form that was asked for"),
     Rule(NotFoundError, grpc.StatusCode.NOT_FOUND, "NO_DOCUMENT", "no such document: deleted, left idle, or never made"),
     Rule(ClosedError, grpc.StatusCode.NOT_FOUND, "NO_DOCUMENT", "no such document: deleted, left idle, or never made"),
+    Rule(ConflictError, grpc.StatusCode.ABORTED, "CHANGED", "the document was changed by another call meanwhile", 1.0),
     Rule(IdentityError, grpc.StatusCode.UNAUTHENTICATED, "UNKNOWN_CALLER", "this server needs a valid token or certificate"),
     Rule(UnavailableError, grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", "the server is starting or stopping", 1.0),
     Rule(DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED, "SERVER_DEADLINE", "the call took longer than this server allows"),

@@ -18,16 +18,18 @@ FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 
 class AskRequest(_message.Message):
-    __slots__ = ("document_id", "text", "question", "sampling")
+    __slots__ = ("document_id", "text", "question", "sampling", "conversation_id")
     DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     document_id: str
     text: str
     question: str
     sampling: SamplingOptions
-    def __init__(self, document_id: _Optional[str] = ..., text: _Optional[str] = ..., question: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ...) -> None: ...
+    conversation_id: str
+    def __init__(self, document_id: _Optional[str] = ..., text: _Optional[str] = ..., question: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., conversation_id: _Optional[str] = ...) -> None: ...
 
 class SamplingOptions(_message.Message):
     __slots__ = ("max_new_tokens", "temperature", "seed", "draft")
@@ -66,16 +68,18 @@ class AnswerPiece(_message.Message):
     def __init__(self, text: _Optional[str] = ...) -> None: ...
 
 class AnswerDone(_message.Message):
-    __slots__ = ("finish_reason", "usage", "timings", "citations")
+    __slots__ = ("finish_reason", "usage", "timings", "citations", "conversation_id")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     CITATIONS_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     usage: AnswerUsage
     timings: AnswerTimings
     citations: _containers.RepeatedCompositeFieldContainer[Citation]
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[AnswerUsage, _Mapping]] = ..., timings: _Optional[_Union[AnswerTimings, _Mapping]] = ..., citations: _Optional[_Iterable[_Union[Citation, _Mapping]]] = ...) -> None: ...
+    conversation_id: str
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[AnswerUsage, _Mapping]] = ..., timings: _Optional[_Union[AnswerTimings, _Mapping]] = ..., citations: _Optional[_Iterable[_Union[Citation, _Mapping]]] = ..., conversation_id: _Optional[str] = ...) -> None: ...
 
 class Citation(_message.Message):
     __slots__ = ("start", "end", "boxes")
@@ -122,15 +126,17 @@ class AnswerUsage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., visual_tokens: _Optional[int] = ..., text_tokens: _Optional[int] = ..., pages: _Optional[int] = ..., drafted_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ...) -> None: ...
 
 class AnswerTimings(_message.Message):
-    __slots__ = ("read", "prefill_s", "first_piece_s", "decode_s", "tokens_per_s")
+    __slots__ = ("read", "prefill_s", "first_piece_s", "decode_s", "tokens_per_s", "restore_s")
     READ_FIELD_NUMBER: _ClassVar[int]
     PREFILL_S_FIELD_NUMBER: _ClassVar[int]
     FIRST_PIECE_S_FIELD_NUMBER: _ClassVar[int]
     DECODE_S_FIELD_NUMBER: _ClassVar[int]
     TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_S_FIELD_NUMBER: _ClassVar[int]
     read: _documents_pb2.ReadTimings
     prefill_s: float
     first_piece_s: float
     decode_s: float
     tokens_per_s: float
-    def __init__(self, read: _Optional[_Union[_documents_pb2.ReadTimings, _Mapping]] = ..., prefill_s: _Optional[float] = ..., first_piece_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ...) -> None: ...
+    restore_s: float
+    def __init__(self, read: _Optional[_Union[_documents_pb2.ReadTimings, _Mapping]] = ..., prefill_s: _Optional[float] = ..., first_piece_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ..., restore_s: _Optional[float] = ...) -> None: ...

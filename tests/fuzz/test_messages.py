@@ -171,4 +171,4 @@ def test_mutated_messages_are_answered_properly(target: Served, seconds: float) 
 
 
 def test_the_methods_are_all_there() -> None:
-    assert {method.containing_service.full_name for method in METHODS} == set(SERVICES) and len(METHODS) == 7
+    assert {method.containing_service.full_name for method in METHODS} == set(SERVICES) and len(METHODS) == 8

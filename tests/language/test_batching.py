@@ -271,7 +271,7 @@ def test_whichever_allocation_fails_nothing_leaks_and_others_go_on(random_model:
                 runtime.store.check_integrity()
                 runtime.arena.check_integrity()
             assert refused > count / 3
-        assert runtime.arena.used == runtime._texts.used == 0
+        assert runtime.arena.used == runtime.texts.used == 0
 
 
 def test_a_defect_in_the_loop_reaches_whoever_waits(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
