@@ -180,6 +180,7 @@ BAD_INPUTS = {
     "a server's sampling": ([*GOOD[:3], "--server", "127.0.0.1:1", "--top-k", "4"], 2, "--temperature, --seed and --draft only"),
     "unknown quantisation": ([*GOOD, "--quant", "int2"], 2, "choose one of: int8, int4"),
     "a budget too small": (["plan", "--model", "{model}", "--budget", "1MiB"], 1, "raise --budget"),
+    "bad budget": (["serve", "--budget", "lots"], 2, "is not a size"),
     "a plan's device": (["plan", "--model", "{model}", "--budget", "1GiB", "--device", "cuda"], 2, "go with --no-measure"),
     "unknown model": (["ask", "{folder}/good.txt", "?", "--model", "{folder}/none"], 2, "no model directory"),
     "model of another class": (["ask", "{folder}/good.txt", "?", "--model", "{folder}/gpt"], 2, "holds GPT2LMHeadModel"),

@@ -1,6 +1,6 @@
 """Decoder: the layers of transformers' Glm4v text model, run as one short loop over the rows of a step.
 
-transformers' own modules spend four fifths of a small decode step outside their matrix products (bench/decode.py). The weights stay in
+transformers' own modules spend most of a small decode step outside their matrix products (bench/decode.py). The weights stay in
 its modules, where quantisation finds them; what is run here is the same function of them, which tests hold to the stock model:
 
 - q, k and v are one product;

@@ -54,7 +54,7 @@ class PromptTemplate:
         if not tokenizer.chat_template:
             raise ModelError(f"{checkpoint.path} has no chat template (chat_template.jinja)")
         self._control = Tokenizer.from_str(backend)
-        self._data = _data_tokenizer(backend)
+        self._data = data_tokenizer(backend)
         self._image_id = int(config.image_token_id)
         self._begin, self._end = int(config.image_start_token_id), int(config.image_end_token_id)
         self._cut(tokenizer)
@@ -183,7 +183,7 @@ def _split(tokenizer: Any, messages: list[dict[str, Any]], marks: Sequence[str])
     return None if any(mark in part for mark in marks for part in parts) else parts
 
 
-def _data_tokenizer(backend: str) -> Tokenizer:
+def data_tokenizer(backend: str) -> Tokenizer:
     """The tokenizer without its added tokens, so that none can come out of a text, be it marked as special or not."""
     specification = json.loads(backend)
     added = {token["id"]: token["content"] for token in specification["added_tokens"]}

@@ -89,7 +89,7 @@ CONSTRAINTS = (
 
 
 @pytest.mark.parametrize("name", ["reader", "random", "thinking"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     question=st.sampled_from(["Transcribe page 1.", "What is the value of order number?", "?"]),
     most=st.integers(1, 24),

@@ -8,17 +8,19 @@ from hypothesis import strategies as st
 
 from glyph_rt.errors import OptionError
 from glyph_rt.language import AnswerStream, Channel, Sampling
+from glyph_rt.language.prompt import data_tokenizer
 from glyph_rt.language.stopping import Marks, StopStrings
 from tests.language.checkpoints import byte_level
 
 TOKENIZER = byte_level()
+DATA = data_tokenizer(TOKENIZER.to_str())  # for texts in which hypothesis may well spell a mark
 BEGIN, END, ANSWER, STOP = (TOKENIZER.token_to_id(mark) for mark in ("<think>", "</think>", "<answer>", "</answer>"))
 MARKS = Marks(frozenset({STOP, TOKENIZER.token_to_id("<|user|>")}), (BEGIN, END), frozenset({ANSWER}))
 LETTERS = st.text("ab", max_size=30)
 
 
 def ids(text: str) -> list[int]:
-    return list(TOKENIZER.encode(text, add_special_tokens=False).ids)
+    return list(DATA.encode(text, add_special_tokens=False).ids)
 
 
 def said(stream: AnswerStream, tokens: list[int]) -> dict[Channel, str]:
