@@ -239,17 +239,47 @@ app.add_typer(token, name="token")
 app.add_typer(bench, name="bench")
 
 
+@app.command(name="eval")
+def evaluate(
+    suite: Annotated[str, typer.Option(help="reader, ocr, needle, ruler, longbench or mrcr.")] = "reader",
+    model: ModelOption = None,
+    style: StyleOption = None,
+    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Keep every answer, the figures and the plots there; run again to resume.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FILE|DIR", help="The benchmark's own files (longbench, mrcr; ruler, ocr).")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="DIR", help="LongBench's folder with dataset2prompt.json.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Questions of a task, or of a grid's cell. Default: the suite's own.")] = None,
+    lengths: Annotated[str, typer.Option(metavar="N,N,..", help="Characters of made-up texts (needle, ruler).")] = "500,1000,2000,4000",
+    kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
+    text_bytes: TextBytesOption = "16MiB",
+    failures: Annotated[int, typer.Option(help="Print so many answers that are not right, on standard error.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure how well a model reads. Needs the `eval` extra."""
+    from glyph_rt.cli.eval import EvalOptions, run
+
+    run(EvalOptions(suite, model, style, encoder, out, data, config, size, lengths, kv_bytes, text_bytes, failures, as_json))
+
+
 @app.command(name="train-reader")
 def train_reader(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run keeps its state, its log and, at the end, the model.")],
     minutes: Annotated[float, typer.Option(help="Length of the schedule, in minutes of training.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
-    start: Annotated[Path | None, typer.Option(metavar="MODEL", help="Go on from this model's weights instead of from scratch.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="MODEL|RUN", help="Go on from the weights of a model or a run instead of from scratch.")
+    ] = None,
+    style: Annotated[str, typer.Option(metavar="NAME|FILE", help="Pages to train on: a grid of character cells.")] = "reader",
+    threads: Annotated[int, typer.Option(help="Batches computed side by side in every step.")] = 2,
 ) -> None:
     """Train the embedded reader; run it again to resume."""
     from glyph_rt.export.reader.train import Options, train
+    from glyph_rt.typeset import load_style
 
-    train(out, Options(minutes=minutes, seed=seed, start=None if start is None else str(start)))
+    options = Options(minutes=minutes, seed=seed, start=None if start is None else str(start), threads=threads)
+    train(out, options, load_style(style))
 
 
 def main() -> None:
