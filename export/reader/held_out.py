@@ -36,7 +36,7 @@ def questions(
             plain = [fact for fact in facts if shares.sentences or text[fact.start - 2 : fact.start] == ": "]
             for fact in writer.rng.sample(plain, min(2, len(plain), wanted - len(out))):
                 asked = "".join(phrased(writer.rng, fact.key, phrasings)) if phrasings else AS_EVER[0].format(fact.key)
-                depth = round(fact.start / len(text), 3)
+                depth = fact.start * 5 // len(text) / 5  # the fifth of the text that it stands in
                 out.append(
                     Question(text, asked, fact.value, page_count, f"{page_count}/{len(out)}", axes={"pages": page_count, "depth": depth})
                 )

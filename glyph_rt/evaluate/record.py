@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from glyph_rt.errors import InputError
-from glyph_rt.evaluate.task import Question, Score
+from glyph_rt.evaluate.task import Score
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Record:
             self.close()
             raise
 
-    def add(self, question: Question, result: Result) -> None:
+    def add(self, result: Result) -> None:
         """Keep a result, on disk before this returns."""
-        assert (result.task, question.id) not in self.results, "a question's id must be its own within its task"
-        self.results[result.task, question.id] = result
+        assert (result.task, result.id) not in self.results, "a question's id must be its own within its task"
+        self.results[result.task, result.id] = result
         self._write(result.to_json())
 
     def close(self) -> None:

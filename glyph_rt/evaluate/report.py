@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from glyph_rt.evaluate.metrics import Interval, interval
 from glyph_rt.evaluate.plots import curves, heatmap
 from glyph_rt.evaluate.record import Result
+
+MOST_GROUPS = 40  # values of an axis; more of them are positions rather than groups
 
 
 @dataclass(frozen=True)
@@ -83,24 +86,23 @@ def write(out: Path, results: Sequence[Result], subject: Mapping[str, str], bars
     data = {"subject": dict(subject), "figures": [figure.to_json() for figure in found], "bars": reached}
     (out / "report.json").write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for overall in found:
-        if overall.place:
-            continue
-        there = [r for r in results if r.task == overall.task and overall.measure in r.scores]
-        stem = "".join(c if c.isalnum() else "-" for c in f"{overall.task}-{overall.measure}")
-        axes = [axis for axis in there[0].axes if _is_plottable(there, axis)]
-        for axis in axes:
-            points = [
-                (float(f.place[axis]), f.interval)
-                for f in found
-                if axis in f.place and (f.task, f.measure) == (overall.task, overall.measure)
-            ]
-            title = f"{overall.task}: {overall.measure} by {axis}"
-            (out / f"{stem}-by-{axis}.svg").write_text(curves(title, axis, {overall.task: points}), encoding="utf-8")
-        for number, across in enumerate(axes):
-            for down in axes[number + 1 :]:
-                cells = _grid(overall, there, across, down)
-                title = f"{overall.task}: {overall.measure} by {across} and {down}"
-                (out / f"{stem}-by-{across}-and-{down}.svg").write_text(heatmap(title, across, down, cells), encoding="utf-8")
+        if not overall.place:
+            _plot(out, overall, [r for r in results if r.task == overall.task and overall.measure in r.scores])
+
+
+def _plot(out: Path, overall: Figure, there: Sequence[Result]) -> None:
+    """A curve over each axis of numbers, and a heatmap over each pair of them."""
+    task, measure = overall.task, overall.measure
+    stem = "".join(c if c.isalnum() else "-" for c in f"{task}-{measure}")
+    axes = [axis for axis in there[0].axes if _is_plottable(there, axis)]
+    for axis in axes:
+        groups = {float(value): [r for r in there if r.axes[axis] == value] for value in _values(there, axis)}
+        points = [(value, interval([r.scores[measure] for r in held])) for value, held in groups.items()]
+        plot = curves(f"{task}: {measure} by {axis}", axis, {task: points})
+        (out / f"{stem}-by-{axis}.svg").write_text(plot, encoding="utf-8")
+    for across, down in combinations(axes, 2):
+        plot = heatmap(f"{task}: {measure} by {across} and {down}", across, down, _grid(overall, there, across, down))
+        (out / f"{stem}-by-{across}-and-{down}.svg").write_text(plot, encoding="utf-8")
 
 
 def _grid(overall: Figure, there: Sequence[Result], across: str, down: str) -> dict[tuple[float, float], Interval]:
@@ -129,6 +131,3 @@ def _is_plottable(there: Sequence[Result], axis: str) -> bool:
 
 def _told(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
-
-
-MOST_GROUPS = 40  # values of an axis; more of them are positions rather than groups

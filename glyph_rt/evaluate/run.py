@@ -52,4 +52,4 @@ def run(runtime: Runtime, tasks: Sequence[Task], record: Record, progress: Progr
 
 def _keep(record: Record, task: Task, question: Question, answer: str) -> None:
     scores = task.scores(question, answer)
-    record.add(question, Result(task.name, question.id, answer, question.expected, scores, question.axes))
+    record.add(Result(task.name, question.id, answer, question.expected, scores, question.axes))

@@ -24,19 +24,15 @@ def result(id: str, value: float = 1.0, task: str = "t", **axes: float) -> Resul
     return Result(task, id, "answer", "expected", {"exact": Score(value)}, axes)
 
 
-def question(id: str) -> Question:
-    return Question("text", "question", "expected", id=id)
-
-
 def test_a_record_is_taken_up_where_it_broke_off(tmp_path: Path) -> None:
     file = tmp_path / "results.jsonl"
     with Record(file, SUBJECT) as record:
         for id in "ab":
-            record.add(question(id), result(id, pages=2))
+            record.add(result(id, pages=2))
     file.write_bytes(file.read_bytes() + b'{"task": "t", "id": "c", "ans')  # the line that a crash cut off
     with Record(file, SUBJECT) as record:
         assert list(record.results.values()) == [result("a", pages=2), result("b", pages=2)]
-        record.add(question("c"), result("c"))
+        record.add(result("c"))
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert lines[0] == SUBJECT and [line["id"] for line in lines[1:]] == ["a", "b", "c"]
 
@@ -44,7 +40,7 @@ def test_a_record_is_taken_up_where_it_broke_off(tmp_path: Path) -> None:
 def test_a_record_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "results.jsonl"
     with Record(file, SUBJECT) as record:
-        record.add(question("a"), result("a"))
+        record.add(result("a"))
     before = file.read_bytes()
     with pytest.raises(InputError, match="record of another model: m, not n"):
         Record(file, {**SUBJECT, "model": "n"})
