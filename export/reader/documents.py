@@ -22,22 +22,8 @@ ALPHABETS = (
     string.ascii_uppercase + string.digits,
 )
 MONTHS = "January February March April May June July August September October November December".split()
-# Between a key and its value in a sentence: what an "is" can be.
-LINKS = (
-    " is ",
-    " is ",
-    " is ",
-    " was ",
-    " of ",
-    " equals ",
-    " stands at ",
-    " is set to ",
-    " amounts to ",
-    " remains ",
-    " shall be ",
-    " (",
-    " now is ",
-)
+# Between a key and its value in a sentence.
+LINKS = [f" {link} " for link in "is|is|is|was|of|equals|stands at|is set to|amounts to|remains|shall be|now is".split("|")] + [" ("]
 PRINTABLE = "".join(chr(c) for c in range(0x21, 0x7F))
 
 
@@ -58,7 +44,7 @@ class Shares:
     mentions: of keys that also stand in a sentence which gives no value.
     sentences: of facts told in a sentence, where no colon marks the value.
     long_values: of values that are UUIDs, long hexadecimal numbers or long rows of digits.
-    hollow: of blocks that name a key which nowhere gets a value.
+    hollow: of keys that stand in such a sentence only, and nowhere get a value.
     """
 
     mentions: float = 0.0

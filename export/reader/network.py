@@ -8,7 +8,6 @@ its weights under transformers' names, and a test holds the two together.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +34,7 @@ class Size:
     hidden: int = 192
     layers: int = 4
     heads: int = 3
-    kv_heads: int = 3
+    kv_heads: int = 1
     mlp: int = 384
     theta: float = 30.0
     mrope_section: tuple[int, int, int] = field(default=(4, 6, 6))
@@ -206,8 +205,7 @@ class Attention(nn.Module):
         shape = (batch, tokens, -1, self.size.head_dim)
         q, k, v = (p(x).view(shape).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
         q, k = _rotate_pairs(q, cos, sin), _rotate_pairs(k, cos, sin)
-        group = self.size.heads // self.size.kv_heads
-        k, v = (t.repeat_interleave(group, 1) if group > 1 else t for t in (k, v))
+        k, v = (t.expand(-1, self.size.heads, -1, -1) for t in (k, v))  # one kv head
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.o_proj(out.transpose(1, 2).reshape(batch, tokens, hidden))
 
@@ -239,13 +237,8 @@ class TextBlock(nn.Module):
         y, dim = self.input_layernorm(x), self.self_attn.size.head_dim
         q_proj, k_proj = self.self_attn.q_proj, self.self_attn.k_proj
         q = _rotate_pairs(F.linear(y[:, text_start:], q_proj.weight[:dim], q_proj.bias[:dim]), cos[text_start:], sin[text_start:])
-        k = _rotate_pairs(F.linear(y[:, image], k_proj.weight[:dim], k_proj.bias[:dim]), cos[image], sin[image])
+        k = _rotate_pairs(k_proj(y[:, image]), cos[image], sin[image])
         return q @ k.transpose(-1, -2) / math.sqrt(dim)
-
-    def fetch(self, x: Tensor, image: Tensor) -> Tensor:
-        """What the pointer's head can fetch of every visual token at `image`, its values: [batch, visual, head_dim]."""
-        dim, v_proj = self.self_attn.size.head_dim, self.self_attn.v_proj
-        return F.linear(self.input_layernorm(x[:, image]), v_proj.weight[:dim], v_proj.bias[:dim])
 
 
 @dataclass(frozen=True)
@@ -286,7 +279,7 @@ class Reader(nn.Module):
         self.slot_head = linear(size.hidden, 8)
         # The characters again, read from what the two pointing layers can fetch of a visual token: their values. Nothing else
         # tells these few features to hold all eight.
-        self.value_head = linear(2 * size.head_dim, 8 * VOCABULARY_SIZE)
+        self.value_head = linear(2 * size.kv_heads * size.head_dim, 8 * VOCABULARY_SIZE)
 
     def positions(self, pages: int, text_tokens: int) -> tuple[Tensor, Tensor]:
         """Rope positions [3, tokens] as Glm4vModel.get_rope_index gives them, and the indices of the visual tokens."""
@@ -333,7 +326,7 @@ class Reader(nn.Module):
         for number, layer in enumerate(self.layers):
             if number >= self.size.layers - 2:
                 scores.append(layer.pointer(x, cos, sin, x.shape[1] - text, image))
-                values.append(layer.fetch(x, image))
+                values.append(layer.self_attn.v_proj(layer.input_layernorm(x[:, image])))
             if number == self.size.layers - 1:
                 slots = self.slot_head(x[:, -text:])
             x = layer(x, cos, sin)
@@ -383,19 +376,9 @@ def load_checkpoint_state(reader: Reader, state: dict[str, Tensor]) -> None:
             own[name.removeprefix("model.").removeprefix("language_model.")] = weight
     pixels = folded.sum(1)
     own["visual.patch.bias"] = state["model.visual.patch_embed.proj.bias"].float() + pixels * (1 - sum(CLIP_MEAN) / 3)
-    missing, unexpected = reader.load_state_dict(share_out_heads(own, size), strict=False)
+    missing, unexpected = reader.load_state_dict(own, strict=False)
     if unexpected or any(not name.startswith(HEADS_NOT_SHIPPED) for name in missing):
         raise ValueError(f"these are not the weights of a {size}: {unexpected or missing}")
-
-
-def share_out_heads(state: dict[str, Tensor], size: Size) -> dict[str, Tensor]:
-    """A reader's state for `size.kv_heads` of them: a KV head that query heads shared is repeated, which computes the same function."""
-
-    def repeated(weight: Tensor) -> Tensor:
-        heads = weight.unflatten(0, (-1, size.head_dim))
-        return heads.repeat_interleave(size.kv_heads // len(heads), 0).flatten(0, 1)
-
-    return {name: repeated(weight) if re.search(r"\.self_attn\.[kv]_proj\.", name) else weight for name, weight in state.items()}
 
 
 def _merge_order(rows: int, columns: int) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from glyph_rt.export.reader.alphabet import USER
 from glyph_rt.export.reader.documents import Shares, Writer
 from glyph_rt.export.reader.muon import Muon
-from glyph_rt.export.reader.network import Reader, Size, load_checkpoint_state, share_out_heads
+from glyph_rt.export.reader.network import Reader, Size, load_checkpoint_state
 from glyph_rt.export.reader.package import write_package
 from glyph_rt.export.reader.samples import IGNORE, Batch, SampleMaker, Shape
 from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
@@ -51,7 +51,7 @@ class Stage:
 def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
     """The shipped schedule, scaled to `minutes` of training: see the characters, copy a few lines, then whole documents.
 
-    Weights that are `trained` already start with single pages, to get used to a new page size, and go on with whole documents.
+    Weights that are `trained` already go on with whole documents, at a lower rate.
 
     Questions train the decoder only: vision would cost much of the step, and what it has to see it learns from transcripts.
     """
@@ -69,10 +69,7 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
         (0.24, ask1), (0.17, ask2), (0.16, ask4), (0.12, ask8), (0.05, ask12),
     ]  # fmt: skip
     if trained:
-        return [
-            Stage("page", minutes * 0.12, page, peak=0.5),
-            Stage("document", minutes * 0.88, document, peak=0.35, decay_from=0.0),
-        ]
+        return [Stage("document", minutes, document, peak=0.35, decay_from=0.2)]
     return [
         Stage("see", minutes * 0.04, see),
         Stage("copy", minutes * 0.12, copy),
@@ -160,7 +157,7 @@ class Trainer:
                 if now - logged > 20:
                     logged = now
                     self._log(stage, self.averages)
-                if now - evaluated > 240 and stage.name != "see":
+                if now - evaluated > 600 and stage.name != "see":
                     self._log(stage, self.evaluate())
                     evaluated = last = time.monotonic()  # not counted as training
                 if now - saved > 120:
@@ -251,7 +248,7 @@ class Trainer:
     def _start_from(self, path: Path) -> None:
         run = path / "state.pt"
         if run.exists():
-            self.reader.load_state_dict(share_out_heads(torch.load(run, weights_only=True)["reader"], self.size))
+            self.reader.load_state_dict(torch.load(run, weights_only=True)["reader"])
         else:
             load_checkpoint_state(self.reader, dict(Checkpoint.open(path).tensors("")))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 from glyph_rt.export.reader.alphabet import BEGIN_OF_IMAGE, END_OF_IMAGE, IDS, PREFIX, USER, encode
 from glyph_rt.export.reader.documents import Shares, Writer
-from glyph_rt.export.reader.network import HEADS_NOT_SHIPPED, Reader, Size, checkpoint_state, share_out_heads
+from glyph_rt.export.reader.network import HEADS_NOT_SHIPPED, Reader, Size, checkpoint_state
 from glyph_rt.export.reader.package import write_package
 from glyph_rt.export.reader.questions import ABSENT, TRAINED, phrased
 from glyph_rt.export.reader.questions import HELD_OUT as JUDGED
@@ -169,19 +168,6 @@ def test_a_step_over_several_batches_is_the_step_over_their_mean_loss(tmp_path: 
     for got, want in zip(together, wanted, strict=True):
         torch.testing.assert_close(got, want if want is None else want / norm, atol=1e-5, rtol=1e-3)
     assert alone[1][0] is None and wanted[0] is not None, "the first parameter is of the vision tower"
-
-
-def test_shared_heads_are_told_apart_without_changing_the_function() -> None:
-    torch.manual_seed(4)
-    shared = Reader(replace(TINY, kv_heads=1), 10, 20)
-    for parameter in shared.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    apart = Reader(TINY, 10, 20)
-    apart.load_state_dict(share_out_heads(shared.state_dict(), TINY))
-    batch = maker(6).batch(Shape(1, 2, 64, transcribe=False))
-    ink, tokens = torch.from_numpy(batch.patches).float() / 255, torch.from_numpy(batch.tokens)
-    for one, other in zip(vars(shared(ink, tokens)).values(), vars(apart(ink, tokens)).values(), strict=True):
-        torch.testing.assert_close(one, other)
 
 
 def test_a_run_goes_on_from_the_weights_of_a_model(tmp_path: Path) -> None:
