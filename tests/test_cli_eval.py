@@ -39,7 +39,7 @@ def test_failures_go_to_standard_error_and_json_to_standard_output(run: Run) -> 
         (("--suite", "nonsense"), "no suite 'nonsense'; there are: reader, ocr"),
         (("--lengths", "many"), "--lengths takes numbers of characters"),
         (("--suite", "longbench"), "name one, or a folder of them, with --data"),
-        (("--suite", "mrcr", "--data", "nowhere"), "no .parquet or .jsonl file in nowhere"),
+        (("--suite", "mrcr", "--data", "nowhere"), "no *.parquet or *.jsonl in nowhere"),
         (("--suite", "ocr", "--data", "nowhere"), "no *.txt in nowhere"),
     ],
 )

@@ -50,8 +50,8 @@ def run(options: EvalOptions) -> None:
     suite = SUITES[options.suite]
     limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes))
     with Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits) as runtime:
-        asked = Options(runtime.typesetter, options.size, _lengths(options.lengths), options.data, options.config)
-        tasks = suite.make(asked)
+        lengths = _lengths(options.lengths)
+        tasks = suite.make(Options(runtime.typesetter, options.size, lengths, options.data, options.config, limits.text_bytes))
         subject = _subject(options, runtime)
         file = None if options.out is None else options.out / "results.jsonl"
         with evaluate.Record(file, subject) as record, question_progress() as progress:

@@ -17,6 +17,8 @@ from glyph_rt.evaluate.task import EXACT, Question, Score, Task, exact
 from glyph_rt.export.reader import held_out
 from glyph_rt.export.reader.documents import Shares
 from glyph_rt.export.reader.questions import HELD_OUT as HELD_OUT_PHRASINGS
+from glyph_rt.memory import MIB
+from glyph_rt.texts import read_text
 from glyph_rt.typeset import Typesetter
 
 
@@ -43,6 +45,7 @@ class Options:
     lengths: of made-up texts, in characters.
     data: a benchmark's file, or a folder of them.
     config: LongBench's folder of prompts.
+    text_bytes: the largest text of the user's own.
     """
 
     typesetter: Typesetter
@@ -50,6 +53,7 @@ class Options:
     lengths: Sequence[int] = (500, 1000, 2000, 4000)
     data: Path | None = None
     config: Path | None = None
+    text_bytes: int = 16 * MIB
 
 
 def reader(options: Options) -> list[Task]:
@@ -92,7 +96,7 @@ def ocr(options: Options) -> list[Task]:
     """Transcripts of the pages of the user's own text files, or else of made-up pages."""
     if options.data is None:
         return [Transcripts(options.typesetter, held_out.pages_to_transcribe(options.typesetter, options.size or 24))]
-    texts = [file.read_text(encoding="utf-8") for file in _files(options.data, "*.txt")]
+    texts = [read_text(str(file), options.text_bytes) for file in _files(options.data, "*.txt")]
     return [Transcripts(options.typesetter, texts)]
 
 
@@ -103,11 +107,7 @@ def longbench(options: Options) -> list[Task]:
 
 def mrcr(options: Options) -> list[Task]:
     """MRCR's files."""
-    data = _given(options.data, "mrcr")
-    files = [*_files(data, "*.parquet", none=True), *_files(data, "*.jsonl", none=True)]
-    if not files:
-        raise InputError(f"no .parquet or .jsonl file in {data}")
-    return [Mrcr(file, f"mrcr/{file.stem}") for file in files]
+    return [Mrcr(file, f"mrcr/{file.stem}") for file in _files(_given(options.data, "mrcr"), "*.parquet", "*.jsonl")]
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,8 @@ def _given(data: Path | None, suite: str) -> Path:
     return data
 
 
-def _files(data: Path, pattern: str, none: bool = False) -> list[Path]:
-    files = [data] if data.is_file() else sorted(data.glob(pattern))
-    if data.is_file() and none and not data.match(pattern):
-        return []
-    if not files and not none:
-        raise InputError(f"no {pattern} in {data}")
+def _files(data: Path, *patterns: str) -> list[Path]:
+    files = [data] if data.is_file() else sorted(file for pattern in patterns for file in data.glob(pattern))
+    if not files:
+        raise InputError(f"no {' or '.join(patterns)} in {data}")
     return files

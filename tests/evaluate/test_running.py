@@ -153,3 +153,13 @@ def test_held_out_questions_hold_their_answers(reader_runtime: Runtime) -> None:
                 assert q.expected == "not in the document"
             elif name != "transcripts":
                 assert q.expected in q.text
+
+
+def test_pages_of_the_users_own_text_are_transcribed_one_by_one(reader_runtime: Runtime, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("".join(f"Line {number} of a note.\n" for number in range(25)))
+    ((_, questions),) = tasks_of("ocr", reader_runtime, data=tmp_path)
+    assert [q.question for q in questions] == [f"Transcribe page {n}." for n in range(1, questions[0].pages + 1)]
+    assert "\n".join(q.expected for q in questions) == (tmp_path / "note.txt").read_text().strip()
+    (tmp_path / "note.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"note\.txt"):
+        list(tasks_of("ocr", reader_runtime, data=tmp_path))
