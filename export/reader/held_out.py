@@ -11,7 +11,7 @@ from glyph_rt.export.reader.vocabulary import HELD_OUT
 from glyph_rt.evaluate import Question
 from glyph_rt.typeset import Typesetter
 
-AS_EVER = ("What is the value of {}?",)  # the phrasing of version 0
+AS_EVER = "What is the value of {}?"  # the phrasing of version 0
 
 
 def questions(
@@ -35,7 +35,7 @@ def questions(
             text, facts, _ = _document(writer, typesetter, page_count)
             plain = [fact for fact in facts if shares.sentences or text[fact.start - 2 : fact.start] == ": "]
             for fact in writer.rng.sample(plain, min(2, len(plain), wanted - len(out))):
-                asked = "".join(phrased(writer.rng, fact.key, phrasings)) if phrasings else AS_EVER[0].format(fact.key)
+                asked = "".join(phrased(writer.rng, fact.key, phrasings)) if phrasings else AS_EVER.format(fact.key)
                 depth = fact.start * 5 // len(text) / 5  # the fifth of the text that it stands in
                 out.append(
                     Question(text, asked, fact.value, page_count, f"{page_count}/{len(out)}", axes={"pages": page_count, "depth": depth})
@@ -52,7 +52,7 @@ def absent_questions(typesetter: Typesetter, count: int, pages: Sequence[int], s
         while len(out) < wanted:
             text, _, draft = _document(writer, typesetter, page_count)
             if key := writer.absent_key(draft, text):
-                asked = AS_EVER[0].format(key)
+                asked = AS_EVER.format(key)
                 out.append(Question(text, asked, ABSENT, page_count, f"{page_count}/{len(out)}", axes={"pages": page_count}))
     return out
 

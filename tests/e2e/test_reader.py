@@ -1,7 +1,7 @@
 """The embedded reader with its shipped weights: it answers the demo, and reads what it never saw as well as it was measured to.
 
-The floors are the bars of version 0: 170 of 200 exact values, and 3 % character error. Most bars of version 2 are far off
-(`glyph-rt eval`).
+The floors lie at the bars of version 0 or above them, below what was measured (`python bench/reader_quality.py`). The bars of version 2
+are not reached, but for that of transcripts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from glyph_rt.checkpoint import EMBEDDED_READER, Checkpoint
 from glyph_rt.evaluate.suites import Options, reader
 from glyph_rt.typeset import PRESETS, Typesetter
 
-FLOORS = {("values, 1 to 4 pages", "exact"): 0.85, ("transcripts", "characters"): 0.97}
+FLOORS = {
+    ("values, 1 to 4 pages", "exact"): 0.85,
+    ("values, 8 pages", "exact"): 0.74,
+    ("transcripts", "characters"): 0.985,
+}
 CONTRACT = (Path(__file__).parents[2] / "examples" / "contract.txt").read_text()
 
 

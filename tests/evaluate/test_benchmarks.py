@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from glyph_rt.errors import InputError
 from glyph_rt.evaluate import Question
-from glyph_rt.evaluate.longbench import FORMULAS, LongBench, classification, code_similarity, count, qa_f1, retrieval, rouge_l
+from glyph_rt.evaluate.longbench import FORMULAS, LongBench, classification, code_similarity, count, qa_f1, qa_f1_zh, retrieval, rouge_l
 from glyph_rt.evaluate.mrcr import Mrcr, grade
 from glyph_rt.evaluate.ruler import FAMILIES, RulerFile, RulerStyle, match_all, match_part
 
@@ -168,3 +169,15 @@ def test_an_mrcr_row_is_a_conversation_and_its_last_request(tmp_path: Path) -> N
     assert question.text == "User: write a poem\n\nAssistant: Roses" and question.question == "Prepend Q1 to the 1st poem."
     assert task.scores(question, "Q1Roses")["ratio"].value == 1
     assert isinstance(question, Question) and question.axes == {"needles": 2}
+
+
+def test_what_a_file_needs_and_is_not_there_is_said(tmp_path: Path) -> None:
+    """A Parquet file without pyarrow, or one that is none; Chinese without jieba."""
+    (tmp_path / "two.parquet").write_bytes(b"not parquet")
+    with pytest.raises(InputError, match=r"pyarrow|cannot be read as Parquet"):
+        list(Mrcr(tmp_path / "two.parquet").questions())
+    if find_spec("jieba") is None:
+        with pytest.raises(InputError, match="pip install jieba"):
+            qa_f1_zh("合同金额", "合同金额")
+    else:
+        assert qa_f1_zh("合同金额。", "合同金额") == 1
