@@ -21,7 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,19 +111,22 @@ class Load:
                         break
 
     def _cancel_upload(self, client: Client, chance: random.Random, kept: list[str]) -> None:
+        mark = CONTRACT + "x" * (1 + threading.get_ident() % 1000) + f"{chance.random()}\n" * 60  # pages that nobody has read before
+
         def parts() -> Iterator[documents_pb2.ReadDocumentRequest]:
             yield documents_pb2.ReadDocumentRequest(options=documents_pb2.ReadDocumentOptions())
-            yield documents_pb2.ReadDocumentRequest(text=CONTRACT.encode())
+            yield documents_pb2.ReadDocumentRequest(text=mark.encode())
 
         call = client._documents.ReadDocument(parts(), timeout=60)
         time.sleep(chance.random() * 0.05)
         call.cancel()
-        try:
-            for event in call:  # it may have been done already
-                if event.WhichOneof("event") == "document":
-                    client.delete(event.document.id)
-        except grpc.RpcError:
-            pass
+        with suppress(grpc.RpcError):
+            list(call)
+        # It may have been read before the cancel arrived: then it is there, and this client never saw its id.
+        for document in list(client.list()):
+            if document.characters == len(mark):
+                with suppress(ServiceError):  # another client's of the same length, which that one deletes
+                    client.delete(document.id)
 
     def _look(self, client: Client, chance: random.Random, kept: list[str]) -> None:
         if kept:
@@ -136,6 +139,12 @@ class Load:
             client.delete(kept.pop(chance.randrange(len(kept))))
 
 
+def _pass_on(lines: Iterator[str]) -> None:
+    with suppress(ValueError):  # the pipe was closed: the server is gone
+        for line in lines:
+            print(line, file=sys.stderr, end="")
+
+
 @contextmanager
 def server() -> Iterator[tuple[str, int]]:
     """`glyph-rt serve`: its address and process id."""
@@ -145,7 +154,7 @@ def server() -> Iterator[tuple[str, int]]:
         lines = iter(process.stderr.readline, "")
         address = next(line for line in lines if "listening at " in line).split("listening at ")[1].split(",")[0]
         next(line for line in lines if "] serving" in line)
-        threading.Thread(target=lambda: print("".join(lines), file=sys.stderr, end=""), daemon=True).start()
+        threading.Thread(target=_pass_on, args=(lines,), daemon=True).start()
         try:
             yield address, process.pid
         finally:

@@ -80,7 +80,8 @@ class DocumentServiceServicer:
         size (64 to 256 KiB serve well), cut anywhere; half-closing the stream ends the text. The server answers with progress
         and, as the last message, the document.
         INVALID_ARGUMENT: the text can never be read here (too long, not UTF-8, NUL bytes, nothing visible). RESOURCE_EXHAUSTED with
-        RetryInfo: not now (streams, documents, KV memory). Cancelling stops the reading within a few pages and leaves no document.
+        RetryInfo: not now (streams, documents, KV memory). Cancelling stops the reading within a few pages and leaves no document;
+        one that had been read before the cancel arrived is there, until it is deleted or left idle.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
