@@ -31,7 +31,6 @@ from glyph_rt.export.reader.package import write_package
 from glyph_rt.export.reader.samples import IGNORE, Batch, SampleMaker, Shape
 from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.typeset import PRESETS, Style, Typesetter
@@ -53,7 +52,7 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
 
     Weights that are `trained` already go on with whole documents, at a lower rate.
 
-    Questions train the decoder only: vision would cost much of the step, and what it has to see it learns from transcripts.
+    Questions about whole pages train the decoder only: vision would cost much of the step, and learns what to see from transcripts.
     """
     ask1, ask2, ask4, ask8, ask12 = (
         Shape(pages, documents, 224, transcribe=False, vision="frozen") for pages, documents in ((1, 8), (2, 6), (4, 4), (8, 3), (12, 2))
@@ -98,7 +97,6 @@ class Options:
     slot_weight: float = 0.5
     value_weight: float = 0.5
     end_weight: float = 2.0  # of the token that ends an answer
-    memory: float = 0.98  # of the averaged weights, per step: some fifty steps
 
 
 class Trainer:
@@ -112,8 +110,6 @@ class Trainer:
         self.reader = Reader(self.size, style.height // 14, style.width // 14)
         if options.start is not None:
             self._start_from(Path(options.start))
-        # What is judged and shipped: the mean of the latest weights, which does not shake with the learning rate as these do.
-        self.averaged = AveragedModel(self.reader, multi_avg_fn=get_ema_multi_avg_fn(options.memory))
         # A thread per batch waits for the others once a step; torch's own threads would do so at every operation, which costs
         # most of the time on a machine that others use too.
         torch.set_num_threads(1)
@@ -180,7 +176,6 @@ class Trainer:
                 group["lr"] = full * rate
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        self.averaged.update_parameters(self.reader)
         self.step += 1
 
     def _gradients(self, batch: Batch) -> Sequence[Tensor | None]:
@@ -219,12 +214,12 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self, seed: int = 777) -> dict[str, float]:
         """Held-out documents. Under teacher forcing an answer is all right exactly when greedy decoding gives it."""
-        reader = self.averaged.module.eval()
+        self.reader.eval()
         out: dict[str, float] = {}
         for shape in (Shape(1, 16, 640, True), *(Shape(p, d, 224, False) for p, d in ((1, 24), (4, 16), (8, 12)))):
             batch = SampleMaker(self.typesetter, Writer(HELD_OUT, seed, SHARES)).batch(shape)
             ink = torch.from_numpy(batch.patches).float() / 255
-            logits = reader(ink, torch.from_numpy(batch.tokens)).logits
+            logits = self.reader(ink, torch.from_numpy(batch.tokens)).logits
             labels = torch.from_numpy(batch.labels)
             right = (logits.argmax(-1) == labels) | (labels == IGNORE)
             if shape.transcribe:
@@ -255,7 +250,7 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "options": asdict(self.options), "style": self.style.to_json(), "size": asdict(self.size),
-            "reader": self.reader.state_dict(), "averaged": self.averaged.state_dict(),
+            "reader": self.reader.state_dict(),
             "muon": self.muon.state_dict(), "adam": self.adam.state_dict(),
             "elapsed": self.elapsed, "step": self.step, "averages": self.averages,
         }  # fmt: skip
@@ -270,7 +265,6 @@ class Trainer:
             return
         state = torch.load(path, weights_only=True)
         self.reader.load_state_dict(state["reader"])
-        self.averaged.load_state_dict(state["averaged"])
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
         self.elapsed, self.step, self.averages = state["elapsed"], state["step"], state["averages"]
@@ -281,7 +275,7 @@ def train(out: Path, options: Options, style: Style = PRESETS["reader"]) -> None
     trainer = Trainer(style, options, out)
     (out / "pid").write_text(f"{os.getpid()}\n", encoding="utf-8")  # for others on the machine: kill -STOP, kill -CONT
     trainer.run()
-    write_package(trainer.averaged.module, trainer.typesetter, out / "model")
+    write_package(trainer.reader, trainer.typesetter, out / "model")
 
 
 def package_state(out: Path, target: Path) -> None:
@@ -289,7 +283,7 @@ def package_state(out: Path, target: Path) -> None:
     style = Style.from_json(torch.load(out / "state.pt", weights_only=True)["style"], str(out))
     trainer = Trainer(style, Options(), out)
     trainer.resume()
-    write_package(trainer.averaged.module, trainer.typesetter, target)
+    write_package(trainer.reader, trainer.typesetter, target)
 
 
 class _Prefetcher:

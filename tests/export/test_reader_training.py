@@ -146,7 +146,7 @@ def test_training_lowers_its_loss_and_resumes_where_it_stood(tmp_path: Path) -> 
     again = Trainer(PRESETS["reader"], options, tmp_path, TINY)
     again.resume()
     assert (again.step, again.elapsed) == (31, trainer.elapsed)
-    for old, new in zip(trainer.averaged.parameters(), again.averaged.parameters(), strict=True):
+    for old, new in zip(trainer.reader.parameters(), again.reader.parameters(), strict=True):
         assert torch.equal(old, new)
     trainer.train([batch], 1.0)
     again.train([batch], 1.0)
