@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Protocol, TypeVar
@@ -147,28 +148,27 @@ class StepLoop:
     def _work_came(self) -> None:
         """With the lock held, until which what came is in its place: the thread takes the lock first."""
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name="glyph-decoder", daemon=True)
+            thread = _LoopThread(self)
             thread.start()
             self._thread = thread
-            atexit.register(self._leave)
+            _THREADS.add(thread)
         self._changed.notify_all()
 
-    def _leave(self) -> None:
-        """The process ends: end the thread first, since torch aborts when it is killed inside it."""
+    def leave(self) -> None:
+        """The process ends: the thread ends before its next step."""
         with self._changed:
-            self._leaving, thread = True, self._thread
+            self._leaving = True
             self._changed.notify_all()
-        if thread is not None:
-            thread.join()
 
     # -- the loop's thread
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """The thread's life: until there has been no work for a while."""
         try:
             self._run_steps()
         except BaseException as error:  # a defect of ours; whoever waits must not wait for ever
             with self._changed:
-                self._end_thread()
+                self._thread = None
                 turns, self._turns = self._turns, []
                 for reading in self._readings:
                     reading.fail(error)
@@ -188,7 +188,7 @@ class StepLoop:
                 chosen = self._choose()
                 if not chosen and not cancelled:
                     if not self._changed.wait_for(self._has_work, LINGER_S):
-                        self._end_thread()
+                        self._thread = None
                         return
                     continue
             for turn in cancelled:  # not under the lock: ending a turn takes the arena's
@@ -197,10 +197,6 @@ class StepLoop:
             with self._changed:
                 self._turns = [turn for turn in self._turns if turn.finish_reason is None]
                 self._changed.notify_all()
-
-    def _end_thread(self) -> None:
-        self._thread = None
-        atexit.unregister(self._leave)
 
     def _has_work(self) -> bool:
         return (
@@ -267,6 +263,28 @@ class StepLoop:
         logits = self.model.logits(hidden if len(wanted) == len(hidden) else hidden[wanted])
         batch.advance()
         return list(torch.split(logits, [rows.wanted for rows in parts]))
+
+
+class _LoopThread(threading.Thread):
+    """Runs a loop; a daemon, since it may have to wait for work for ever."""
+
+    def __init__(self, loop: StepLoop) -> None:
+        super().__init__(target=loop.run, name="glyph-decoder", daemon=True)
+        self.loop = weakref.ref(loop)
+
+
+_THREADS: weakref.WeakSet[_LoopThread] = weakref.WeakSet()  # a thread that has ended is in no hands any more
+
+
+@atexit.register
+def _end_threads() -> None:
+    """torch aborts the process when it is killed inside a thread, be it that the thread only frees the model which nobody else has."""
+    for thread in list(_THREADS):
+        loop = thread.loop()
+        if loop is not None:
+            loop.leave()
+        del loop
+        thread.join()
 
 
 def _positions(parts: Sequence[Rows]) -> Tensor:

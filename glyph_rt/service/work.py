@@ -183,6 +183,7 @@ class AnswerRun(Generic[T]):
                 self._ready.append(piece)
                 self._tell()
             if self._closed.is_set():
+                answer.close()  # waits for the decoder's step, here where it holds nobody up
                 return None
         return self._conclude(answer)
 

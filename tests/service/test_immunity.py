@@ -75,7 +75,8 @@ def test_no_image_is_decoded_and_no_markup_is_parsed() -> None:
     for file, tree in sources():
         assert not {name for name in called(tree) if name.endswith(("Image.open", "imread", "imdecode"))}, file
         modules = {name.partition(".")[0] for name in imported(tree)}
-        assert not modules & {"reportlab", "lxml", "xml", "html", "bs4", "cv2", "pdf2image", "polygraphy"}, file
+        assert not modules & {"reportlab", "lxml", "xml", "bs4", "cv2", "pdf2image", "polygraphy"}, file
+        assert "html.parser" not in imported(tree), file
 
 
 def fields(descriptor: Descriptor) -> Iterator[FieldDescriptor]:
