@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Protocol, TypeVar
@@ -25,6 +26,16 @@ from glyph_rt.language.turn import PREFILL_ROWS, Turn
 TURNS_PER_STEP = 64  # when there are more, documents take turns
 PAGES_AHEAD = 2  # of one reading, handed in and not prefilled: keeps the loop busy, and bounds what encoded pages take
 LINGER_S = 1.0  # how long the thread waits for work before it ends; new work starts another
+
+
+_THREADS: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # of all loops
+
+
+@atexit.register
+def _join_threads() -> None:
+    """The process ends: a thread that has left its loop may still be letting go of the model, which is work inside torch too."""
+    for thread in list(_THREADS):
+        thread.join()
 
 
 class Participant(Protocol):
@@ -149,6 +160,7 @@ class StepLoop:
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="glyph-decoder", daemon=True)
             thread.start()
+            _THREADS.add(thread)
             self._thread = thread
             atexit.register(self._leave)
         self._changed.notify_all()
