@@ -168,16 +168,16 @@ class Answer:
         self._stream = self._run()
 
     def __iter__(self) -> Iterator[str]:
-        return (piece for piece in self.steps() if piece)
-
-    def steps(self) -> Iterator[str]:
-        """Like iterating, but one item per token, so that whoever drives it may stop between any two: empty where a token
-        completes no character of the answer."""
-        return ("".join(piece.text for piece in pieces if piece.channel == Channel.ANSWER) for pieces in self._stream)
+        return (piece.text for piece in self.pieces() if piece.channel == Channel.ANSWER)
 
     def pieces(self) -> Iterator[Piece]:
         """Thoughts and answer as they are made."""
         return (piece for pieces in self._stream for piece in pieces)
+
+    def steps(self) -> Iterator[list[Piece]]:
+        """Like `pieces`, but one item per token, so that whoever drives it may stop between any two: empty where a token completes no
+        character."""
+        return self._stream
 
     def __enter__(self) -> Answer:
         return self

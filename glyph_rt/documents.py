@@ -47,7 +47,7 @@ class Means:
     """What documents work with, shared by all of a runtime."""
 
     reader: PageReader
-    read: Callable[[str, str], Document]  # a text, for a tenant
+    read: Callable[[str, str, ProgressCallback | None], Document]  # a text, for a tenant
 
     @property
     def loop(self) -> StepLoop:
@@ -134,7 +134,7 @@ class Document:
         """A document of this one's text and `text` behind it. Only pages that differ are prefilled: the last one, and the new ones."""
         if self._closed:
             raise ClosedError("this document was closed; read it again")
-        return self.means.read(self.text + text, self.tenant)
+        return self.means.read(self.text + text, self.tenant, None)
 
     def lease(self, priority: int = 0) -> tuple[Lease, Effort]:
         """The document's KV for whoever asked to release, brought back where it was gone, and what that took.

@@ -47,7 +47,7 @@ class Runtime:
         self.texts = Arena(limits.open_text_bytes, "memory for texts", "--open-text-bytes")  # of open documents, with their layouts
         self.texts.reclaim = lambda size: self.store.settle()
         self._reader = PageReader(typesetter, encoder, template, self.loop, self.store, limits.encoded_bytes, checkpoint.digest)
-        self._means = Means(self._reader, lambda text, tenant: self.read(text, tenant=tenant))
+        self._means = Means(self._reader, lambda text, tenant, progress: self.read(text, progress, tenant=tenant))
         self._plan: MemoryPlan | None = None
         self._closed = False
 
@@ -181,7 +181,8 @@ class Runtime:
             return self._means
         if any("\ud800" <= c <= "\udfff" for c in system):
             raise InputError("the system text is not valid Unicode (it holds lone surrogates)", field="system")
-        return Means(self._reader.with_system(system), lambda text, tenant: self.read(text, system=system, tenant=tenant))
+        reader = self._reader.with_system(system)
+        return Means(reader, lambda text, tenant, progress: self.read(text, progress, system=system, tenant=tenant))
 
     def _admit_text(self, text: str) -> None:
         size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -177,7 +177,7 @@ BAD_INPUTS = {
     "a broken pattern": ([*GOOD, "--regex", "("], 2, "unclosed group"),
     "two forms": ([*GOOD, "--regex", "x", "--json-schema", "{folder}/good.txt"], 2, "give --json-schema or --regex"),
     "no probability": ([*GOOD, "--top-p", "0"], 2, "top-p must lie above 0"),
-    "a server's sampling": ([*GOOD[:3], "--server", "127.0.0.1:1", "--top-k", "4"], 2, "--temperature, --seed and --draft only"),
+    "a server's two forms": ([*GOOD[:3], "--server", "127.0.0.1:1", "--regex", "x", "--json-schema", "x"], 2, "or --regex"),
     "unknown quantisation": ([*GOOD, "--quant", "int2"], 2, "choose one of: int8, int4"),
     "a budget too small": (["plan", "--model", "{model}", "--budget", "1MiB"], 1, "raise --budget"),
     "bad budget": (["serve", "--budget", "lots"], 2, "is not a size"),

@@ -37,18 +37,19 @@ class Drawing:
     regex: str | None = None
 
     def sampling(self) -> Sampling:
-        """Raises OptionError for values out of range, InputError for a schema file that cannot be read."""
+        """Raises OptionError for values out of range, and as `values`."""
         from glyph_rt.language import JSON_SCHEMA, REGEX, Constraint, Sampling
 
+        values = self.values()
+        forms = {kind: values.pop(kind) for kind in (JSON_SCHEMA, REGEX)}
+        constraint = next((Constraint(kind, source) for kind, source in forms.items() if source is not None), None)
+        return Sampling(**values, constraint=constraint)
+
+    def values(self) -> dict[str, Any]:
+        """The options by name, the schema as text. Raises OptionError for two forms, InputError for a file that cannot be read."""
         if self.json_schema is not None and self.regex is not None:
             raise OptionError("an answer has one form: give --json-schema or --regex")
-        constraint = None
-        if self.json_schema is not None:
-            constraint = Constraint(JSON_SCHEMA, read_text(str(self.json_schema), MIB))
-        elif self.regex is not None:
-            constraint = Constraint(REGEX, self.regex)
-        values = asdict(self) | {"constraint": constraint}
-        return Sampling(**{name: value for name, value in values.items() if name not in ("json_schema", "regex")})
+        return asdict(self) | {"json_schema": None if self.json_schema is None else read_text(str(self.json_schema), MIB)}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from glyph_rt.errors import ConstraintError, OptionError
 from glyph_rt.language.stopping import Marks
 
 JSON_SCHEMA, REGEX = "json_schema", "regex"
-LONGEST_SOURCE = 64 * 2**10  # characters
+LONGEST_SOURCE = 64 * 2**10  # bytes of UTF-8
+FIELD = "sampling.constraint"  # of a request, in errors
 # Room to indent, and no endless blanks from a model that is at a loss.
 _WHITESPACE = {"whitespace_flexible": True, "whitespace_pattern": r"[ \n]{0,20}"}
 
@@ -39,8 +40,9 @@ class Constraint:
     def __post_init__(self) -> None:
         if self.kind not in (JSON_SCHEMA, REGEX):
             _refuse(f"a constraint is a {JSON_SCHEMA} or a {REGEX}, not {self.kind!r}")
-        if len(self.source) > LONGEST_SOURCE:
-            _refuse(f"a constraint has at most {LONGEST_SOURCE:,} characters, not {len(self.source):,}")
+        size = len(self.source.encode("utf-8", "surrogatepass"))
+        if size > LONGEST_SOURCE:
+            _refuse(f"a constraint has at most {LONGEST_SOURCE:,} bytes, not {size:,}")
         if self.kind == JSON_SCHEMA and not isinstance(self._parsed(), dict):
             _refuse("a JSON schema must be a JSON object")
 
@@ -58,7 +60,7 @@ class Constraint:
 
 
 def _refuse(told: str) -> NoReturn:
-    raise OptionError(told, public=told, field="sampling.constraint")
+    raise OptionError(told, public=told, field=FIELD)
 
 
 class Guide:
@@ -102,7 +104,7 @@ class Guide:
     def _check(self, well: bool) -> None:
         if not well or self._matcher.is_error():
             why = " ".join(self._matcher.get_error().partition("<state>")[0].split()) or "no token of this model can follow"
-            raise ConstraintError(f"the constraint cannot be met: {why}", public="the constraint cannot be met")
+            raise ConstraintError(f"the constraint cannot be met: {why}", public="the constraint cannot be met", field=FIELD)
 
 
 class Grammars:

@@ -73,7 +73,9 @@ class PromptTemplate:
     def with_system(self, text: str) -> PromptTemplate:
         """This template with a system text in front of the pages. Raises ModelError if the chat template has no place for one."""
         if self._system is None:
-            raise ModelError(f"the chat template of {self._path} takes no system text")
+            raise ModelError(
+                f"the chat template of {self._path} takes no system text", public="the model takes no system text", field="system"
+            )
         before, after = self._system
         changed = copy.copy(self)
         changed._head = [*before, *self.encode(text), *after]
@@ -148,7 +150,11 @@ class PromptTemplate:
     def _conversation(self) -> tuple[list[int], list[int]]:
         """The tokens between a question and its answer, once given, and between that and the next question."""
         if self._said is None:
-            raise ModelError(f"the chat template of {self._path} does not render conversations of several questions")
+            raise ModelError(
+                f"the chat template of {self._path} does not render conversations of several questions",
+                public="the model takes no conversations of several questions",
+                field="conversation_id",
+            )
         return self._said
 
     def _encode(self, text: str) -> list[int]:

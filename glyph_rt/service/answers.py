@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from glyph_rt.documents import Answer, Document
 from glyph_rt.errors import InputError, InternalError, LimitError
-from glyph_rt.language import Sampling
-from glyph_rt.service.calls import Call, Context, Desk, well_formed
+from glyph_rt.language import Channel, Constraint, Piece, Sampling
+from glyph_rt.language.sampling import MOST_STOPS
+from glyph_rt.service.calls import Call, Context, Desk, check_data, well_formed
 from glyph_rt.service.documents import note_reading, timings_message
 from glyph_rt.service.library import Entry
 from glyph_rt.service.source import quotes
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 COLDEST = 1e-6  # a temperature below this draws the most likely token too, and further below it is 0 in single precision
 _REASONS = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
+_CHANNELS = {Channel.THINKING: pb.ANSWER_CHANNEL_THINKING, Channel.ANSWER: pb.ANSWER_CHANNEL_ANSWER}
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         desk = self._desk
         async with desk.call("Ask", context, stream=True) as call:
             well_formed(request)
-            _check_question(request.question, desk.limits.question_bytes)
+            check_data(request.question, "question", "question", desk.limits.question_bytes)
+            check_data(request.system, "system", "system text", desk.limits.question_bytes)
             sampling = _sampling(request.sampling)
             with ExitStack() as cleanup:
                 subject = await self._subject(request, call, cleanup)
@@ -57,6 +60,7 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
                     desk.workers.answerers,
                     lambda: subject.document.ask(request.question, sampling, after=subject.after),
                     lambda answer: _done(answer, subject.inline),
+                    request.thinking,
                 )
                 cleanup.callback(run.close)
                 answer = await run.start()
@@ -70,7 +74,7 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
                     if last:
                         desk.telemetry.piece(now - last)
                     last = now
-                    await context.write(pb.AskResponse(piece=pb.AnswerPiece(text=piece)))
+                    await context.write(pb.AskResponse(piece=_piece(piece)))
                 call.stage = "send"
                 done = run.conclusion
                 run.close()
@@ -84,6 +88,9 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         desk, limits = self._desk, call.runtime.limits
         kind = request.WhichOneof("subject")
         if kind == "document_id":
+            if request.system:
+                told = "a system text goes with a text; this document was read before"
+                raise InputError(told, public=told, field="system")
             entry = desk.library.get(call.tenant, request.document_id, use=True)
             call.facts["document"] = entry.id
             after = desk.library.answer(entry, request.conversation_id) if request.conversation_id else None
@@ -102,9 +109,13 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
             told = f"the text has {size:,} bytes and the limit is {limits.text_bytes:,}"
             raise LimitError(told, public=told, field="text")
         desk.uploads.take(size)
-        text = request.text
+        text, system = request.text, request.system
         call.facts["bytes"], call.stage = size, "read"
-        reading = Reading(desk.workers.readers, call.runtime, call.tenant, lambda: text, lambda: desk.uploads.give(size))
+        reading = Reading(
+            desk.workers.readers,
+            lambda progress: call.runtime.read(text, progress, system=system, tenant=call.tenant),
+            lambda: desk.uploads.give(size),
+        )
         try:
             document = await reading.document()
         finally:
@@ -125,22 +136,25 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         call.facts |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
 
 
-def _check_question(question: str, limit: int) -> None:
-    size = len(question.encode())
-    if size > limit:
-        told = f"the question has {size:,} bytes and the limit is {limit:,}"
-        raise LimitError(told, public=told, field="question")
-    if "\0" in question:
-        told = "the question holds NUL characters"
-        raise InputError(told, public=told, field="question")
-
-
 def _sampling(options: pb.SamplingOptions) -> Sampling:
     """Raises OptionError for values out of range."""
-    most = options.max_new_tokens if options.HasField("max_new_tokens") else None
-    draft = options.draft if options.HasField("draft") else True
-    temperature = 0.0 if 0 < options.temperature < COLDEST else options.temperature
-    return Sampling(most, temperature, options.seed, draft)
+    form = options.WhichOneof("constraint")
+    return Sampling(
+        max_new_tokens=options.max_new_tokens if options.HasField("max_new_tokens") else None,
+        temperature=0.0 if 0 < options.temperature < COLDEST else options.temperature,
+        seed=options.seed,
+        draft=options.draft if options.HasField("draft") else True,
+        top_k=options.top_k,
+        top_p=options.top_p if options.HasField("top_p") else 1.0,
+        min_p=options.min_p,
+        repetition_penalty=options.repetition_penalty if options.HasField("repetition_penalty") else 1.0,
+        stop=tuple(options.stop[: MOST_STOPS + 1]),  # one too many is refused, however many there are
+        constraint=None if form is None else Constraint(form, getattr(options, form)),
+    )
+
+
+def _piece(piece: Piece) -> pb.AnswerPiece:
+    return pb.AnswerPiece(text=piece.text, channel=_CHANNELS[piece.channel])
 
 
 def _citations(answer: Answer) -> list[pb.Citation]:

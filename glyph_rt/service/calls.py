@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from glyph_rt.errors import DeadlineError, InputError, UnavailableError
+from glyph_rt.errors import DeadlineError, InputError, LimitError, UnavailableError
 from glyph_rt.runtime import Runtime
 from glyph_rt.service.audit import AuditLog, Fact
 from glyph_rt.service.auth import tenant_of
@@ -159,6 +159,17 @@ class Desk:
         if self._audit is not None:
             self._audit.check()
         return self.runtime
+
+
+def check_data(text: str, field: str, name: str, limit: int) -> None:
+    """Raises LimitError for a `text`, called `name`, of more than `limit` bytes of UTF-8, InputError for one with NUL characters."""
+    size = len(text.encode())
+    if size > limit:
+        told = f"the {name} has {size:,} bytes and the limit is {limit:,}"
+        raise LimitError(told, public=told, field=field)
+    if "\0" in text:
+        told = f"the {name} holds NUL characters"
+        raise InputError(told, public=told, field=field)
 
 
 def well_formed(request: object) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from glyph_rt.documents import Document, ReadTimings
+from glyph_rt.documents import Document, ProgressCallback, ReadTimings
 from glyph_rt.errors import InputError, LimitError
 from glyph_rt.runtime import Runtime
-from glyph_rt.service.calls import Call, Context, Desk, well_formed
+from glyph_rt.service.calls import Call, Context, Desk, check_data, well_formed
 from glyph_rt.service.library import Entry
 from glyph_rt.service.limits import Quota
 from glyph_rt.service.source import draw_from, png
@@ -35,11 +35,22 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
         desk = self._desk
         async with desk.call("ReadDocument", context, stream=True) as call:
             with desk.library.place(call.tenant) as keep:
+                system = ""
+
+                def begin(options: pb.ReadDocumentOptions) -> None:
+                    nonlocal system
+                    check_data(options.system, "options.system", "system text", desk.limits.question_bytes)
+                    system = options.system
+
                 upload = Upload(desk.uploads, call.runtime.limits.text_bytes)
-                receive = upload.receive(requests, lambda _: None)
-                entry = keep(
-                    await self._read(call, upload, receive, upload.text, lambda p: _send(context, pb.ReadDocumentResponse(progress=p)))
+                document = await self._read(
+                    call,
+                    upload,
+                    upload.receive(requests, begin),
+                    lambda progress: call.runtime.read(upload.text(), progress, system=system, tenant=call.tenant),
+                    lambda p: _send(context, pb.ReadDocumentResponse(progress=p)),
                 )
+                entry = keep(document)
             call.facts["document"] = entry.id
             try:
                 await context.write(pb.ReadDocumentResponse(document=to_message(entry)))
@@ -56,13 +67,17 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
                 found.append(desk.library.get(call.tenant, options.document_id, use=True))
                 call.facts["document"] = found[0].id
 
+            def read(progress: ProgressCallback) -> Document:
+                # Not its `append`: one that another call replaced meanwhile is closed, and was changed rather than lost.
+                document = found[0].document
+                return document.means.read(document.text + upload.text(), call.tenant, progress)
+
             upload = Upload(desk.uploads, call.runtime.limits.text_bytes)
-            receive = upload.receive(requests, find)
             document = await self._read(
                 call,
                 upload,
-                receive,
-                lambda: found[0].document.text + upload.text(),
+                upload.receive(requests, find),
+                read,
                 lambda p: _send(context, pb.AppendDocumentResponse(progress=p)),
             )
             try:
@@ -77,10 +92,10 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
         call: Call,
         upload: Upload,
         receive: Awaitable[int],
-        text: Callable[[], str],
+        read: Callable[[ProgressCallback], Document],
         progress: Callable[[pb.ReadProgress], Awaitable[None]],
     ) -> Document:
-        """Receive an upload and read `text`, which runs on a worker; the document is the caller's."""
+        """Receive an upload and `read` it, which runs on a worker; the document is the caller's."""
         desk, reading = self._desk, None
         try:
             call.stage = "upload"
@@ -88,7 +103,7 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
             await progress(pb.ReadProgress(stage=pb.READ_STAGE_RECEIVED, done=size, total=size))
             # From here on the worker gives the upload's bytes back, when it has let go of the text.
             call.stage = "queue"
-            reading = Reading(desk.workers.readers, call.runtime, call.tenant, text, upload.close)
+            reading = Reading(desk.workers.readers, read, upload.close)
             async for page in reading.progress():
                 call.stage = "read"
                 await progress(pb.ReadProgress(stage=_STAGES[page.stage], done=page.done, total=page.total))

@@ -17,8 +17,8 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from glyph_rt.documents import Answer, Document, Progress
-from glyph_rt.runtime import Runtime
+from glyph_rt.documents import Answer, Document, Progress, ProgressCallback
+from glyph_rt.language import Channel, Piece
 
 T = TypeVar("T")
 PIECES_AHEAD = 32  # of an answer, handed over and not sent yet
@@ -48,13 +48,13 @@ class _StoppedError(Exception):
 
 
 class Reading:
-    """One text on its way through `Runtime.read`. Must be closed; `document()` hands the document over, else closing drops it.
+    """One text on its way to a document. Must be closed; `document()` hands the document over, else closing drops it.
 
-    on_end: called once the text is let go, on a worker's thread.
+    read: reads it, on a worker's thread. on_end: called once the text is let go, on that thread.
     """
 
-    def __init__(self, pool: Executor, runtime: Runtime, tenant: str, text: Callable[[], str], on_end: Callable[[], None]) -> None:
-        self._runtime, self._tenant, self._text = runtime, tenant, text
+    def __init__(self, pool: Executor, read: Callable[[ProgressCallback], Document], on_end: Callable[[], None]) -> None:
+        self._read = read
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
         self._taken = False
@@ -72,7 +72,7 @@ class Reading:
             yield event
 
     async def document(self) -> Document:
-        """The document, which is the caller's from here on. Raises what `Runtime.read` raised."""
+        """The document, which is the caller's from here on. Raises what `read` raised."""
         document = await asyncio.wrap_future(self._future)
         self._taken = True
         return document
@@ -86,7 +86,7 @@ class Reading:
     def _run(self) -> Document:
         self._check()
         self.queued_s = time.perf_counter() - self._submitted
-        return self._runtime.read(self._text(), self._page, tenant=self._tenant)
+        return self._read(self._page)
 
     def _page(self, progress: Progress) -> None:
         self._check()
@@ -108,17 +108,18 @@ class Reading:
 class AnswerRun(Generic[T]):
     """One answer, on a thread that waits for its tokens and runs at most a few pieces ahead of whoever reads them.
 
-    conclude: called with the answer when it has come to its end, on that thread; what it gives is `conclusion`.
+    conclude: called with the answer when it has come to its end, on that thread; what it gives is `conclusion`. thinking: pieces of the
+    thinking channel are wanted too.
     Must be closed. Only one of its coroutines may run at a time.
     """
 
-    def __init__(self, pool: Executor, make: Callable[[], Answer], conclude: Callable[[Answer], T]) -> None:
-        self._make, self._conclude = make, conclude
+    def __init__(self, pool: Executor, make: Callable[[], Answer], conclude: Callable[[Answer], T], thinking: bool = False) -> None:
+        self._make, self._conclude, self._thinking = make, conclude, thinking
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._telling = False  # news are on their way to the event loop
         self._answer: Answer | None = None
-        self._ready: deque[str] = deque()
+        self._ready: deque[Piece] = deque()
         self._room = threading.Semaphore(PIECES_AHEAD)
         self._closed = threading.Event()
         self._future: Future[T | None] = pool.submit(self._work)
@@ -139,8 +140,8 @@ class AnswerRun(Generic[T]):
             await self._hear()
         return self._answer
 
-    async def pieces(self) -> AsyncIterator[str]:
-        """Pieces of the answer, never empty, as they come."""
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """The pieces that are wanted, as they come."""
         while True:
             ended = self._future.done()  # looked at first: what was ready then is all there will be
             while self._ready:
@@ -177,9 +178,13 @@ class AnswerRun(Generic[T]):
         # Kept from the first moment on: a caller that has gone meanwhile closes it all the same.
         answer = self._answer = self._make()
         self._tell()
-        for piece in answer.steps():
-            if piece:
+        for pieces in answer.steps():
+            for piece in pieces:
+                if piece.channel == Channel.THINKING and not self._thinking:
+                    continue
                 self._room.acquire()
+                if self._closed.is_set():  # what closing released may have been that room; there will be no more
+                    return None
                 self._ready.append(piece)
                 self._tell()
             if self._closed.is_set():

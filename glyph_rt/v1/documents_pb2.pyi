@@ -72,10 +72,12 @@ class ReadProgress(_message.Message):
     def __init__(self, stage: _Optional[_Union[ReadStage, str]] = ..., done: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
 
 class ReadDocumentOptions(_message.Message):
-    __slots__ = ("size_bytes",)
+    __slots__ = ("size_bytes", "system")
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_FIELD_NUMBER: _ClassVar[int]
     size_bytes: int
-    def __init__(self, size_bytes: _Optional[int] = ...) -> None: ...
+    system: str
+    def __init__(self, size_bytes: _Optional[int] = ..., system: _Optional[str] = ...) -> None: ...
 
 class ReadDocumentRequest(_message.Message):
     __slots__ = ("options", "text")

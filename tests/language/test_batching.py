@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -369,3 +371,26 @@ def test_any_mixture_gives_everyone_their_own_answer(reader_runtime: Runtime, da
                     running.pop(index)[1].close()
         assert all(answer.text == expected[question] for question, answer in running)
     assert reader_runtime.arena.used == 0
+
+
+SCRIPT = """
+import time
+from glyph_rt.language import batching
+
+class Model:
+    def __del__(self):
+        time.sleep(0.5)
+        print("let go")
+
+batching.LINGER_S = 0.05
+loop = batching.StepLoop(Model())
+loop._wake()
+del loop, Model
+time.sleep(0.2)
+"""
+
+
+def test_a_process_waits_for_a_thread_that_lets_go_of_its_model() -> None:
+    """Killed meanwhile, inside torch, it would abort the process."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "let go\n", "")

@@ -135,7 +135,7 @@ def test_a_constraint_that_the_model_means_anyway_changes_nothing(runtimes: dict
     [
         (REGEX, "(", "unclosed group"),
         (REGEX, r"(?=x)y", "look-around"),
-        (REGEX, "x" * 70_000, "at most 65,536 characters"),
+        (REGEX, "x" * 70_000, "at most 65,536 bytes"),
         (JSON_SCHEMA, "no json", "is not JSON"),
         (JSON_SCHEMA, "[" * 100_000, "at most"),
         (JSON_SCHEMA, "[" * 60_000, "is not JSON"),
