@@ -1,9 +1,10 @@
 """Building the vision tower's TensorRT engine: time, peak memory, size, and attentions fused. No GPU is needed.
 
-    python bench/engine_build.py [--profile rtx-4090] [--depth 24] [--hidden 1536]
+    python bench/engine_build.py [--profile rtx-4090] [--depth 24] [--hidden 1536] [--json bench/results/engine_build.json]
 
 The tower has GLM-4.1V's shape and random weights (the build does not depend on their values); it is exported as `glyph-rt export`
 does, with its weights in a file beside the graph, and built by TensorRT for RTX in a process of its own, whose peak memory is the build's.
+Exits with 1 unless every attention was fused.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp16", choices=["fp16", "bf16"])
     parser.add_argument("--depth", type=int, default=DEPTH)
     parser.add_argument("--hidden", type=int, default=HIDDEN)
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # set: one of the two steps, in a process of its own
     parser.add_argument("--step", choices=["export", "build"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -80,13 +82,18 @@ def main() -> None:
         return export(options.folder, options.flavour, options.precision, options.depth, options.hidden)
     if options.step == "build":
         return build(options.folder / "vision.onnx", options.profile, options.depth)
+    figures = {"profile": options.profile, "flavour": options.flavour, "precision": options.precision, "hidden": options.hidden}
     with tempfile.TemporaryDirectory() as folder:
         for step in ("export", "build"):
             done = subprocess.run(
                 [sys.executable, *sys.argv, "--folder", folder, "--step", step], stdout=subprocess.PIPE, text=True, check=True
             )
-            for name, value in json.loads(done.stdout.splitlines()[-1]).items():
+            found = json.loads(done.stdout.splitlines()[-1])
+            figures |= {f"{step}_{name}" if name == "peak_bytes" else name: value for name, value in found.items()}
+            for name, value in found.items():
                 print(f"{name:14} {value:,}" if isinstance(value, int) else f"{name:14} {value}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
     return None
 
 

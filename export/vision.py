@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
+import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx_ir as ir
@@ -13,6 +18,7 @@ from glyph_rt.export.golden import ensure_golden
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
 from glyph_rt.checkpoint import Checkpoint
+from glyph_rt.errors import StoreError
 from glyph_rt.vision.geometry import page_geometry
 from glyph_rt.vision.golden import Golden, check
 from glyph_rt.vision.graph import INPUTS, OUTPUT, GraphFacts, GraphKind, stages
@@ -32,29 +38,50 @@ def export_vision(checkpoint: Checkpoint, store: Path, kind: GraphKind | None = 
     Raises ModelError for a checkpoint without a usable tower, NonFiniteError when its golden pages are not finite, and ParityError when
     the tower does not reproduce them in the graph's precision: torch rounds every result to it, so what overflows shows here, before a
     graph is written, though not what another runtime's kernels make of it. An INT8 graph is held to them itself, by ONNX Runtime.
+    StoreError when `store` cannot be written.
     """
     kind = kind or GraphKind()
     path = kind.path(checkpoint, store)
-    golden = ensure_golden(checkpoint, store, kind.colour)
-    encoder = TorchEncoder(checkpoint, precision=kind.float_precision)
-    spell_out_attention(encoder.tower, kind)
-    check(encoder, golden, kind.float_precision, large=False)
-    program = trace(encoder.tower, encoder.table, kind)
-    program.model.metadata_props.update(GraphFacts.of(kind, checkpoint, golden.digest).metadata())
-    large = _weight_bytes(program) > MAX_PROTO
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        part = Path(folder) / path.name
-        program.save(part, external_data=large)
-        if kind.precision == "int8":
-            part = _quantized(part, checkpoint, encoder, golden, kind.colour, large)
-        data = Path(f"{path}.data")
-        # The graph goes first and comes last: at no time does one stand beside the weights of another.
-        path.unlink(missing_ok=True)
-        data.unlink(missing_ok=True)
-        if (part.parent / data.name).exists():
-            (part.parent / data.name).replace(data)
-        part.replace(path)
+    try:
+        golden = ensure_golden(checkpoint, store, kind.colour)
+        encoder = TorchEncoder(checkpoint, precision=kind.float_precision)
+        spell_out_attention(encoder.tower, kind)
+        check(encoder, golden, kind.float_precision, large=False)
+        program = trace(encoder.tower, encoder.table, kind)
+        program.model.metadata_props.update(GraphFacts.of(kind, checkpoint, golden.digest).metadata())
+        large = _weight_bytes(program) > MAX_PROTO
+        with _workshop(store) as folder:
+            part = folder / path.name
+            program.save(part, external_data=large)
+            if kind.precision == "int8":
+                part = _quantized(part, checkpoint, encoder, golden, kind.colour, large)
+            _publish(part, path)
+    except OSError as error:
+        hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see its permissions"
+        raise StoreError(f"the graph cannot be written to {store} ({error.strerror}); {hint}, or choose another --out") from None
     return path
+
+
+@contextmanager
+def _workshop(store: Path) -> Iterator[Path]:
+    """A folder to write in, gone afterwards. One export at a time has one, so that it can sweep what an export that was killed left."""
+    with (store / ".export.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in store.glob(".export-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=store, prefix=".export-") as folder:
+            yield Path(folder)
+
+
+def _publish(part: Path, path: Path) -> None:
+    """Move a graph, and the weights beside it, where they are looked for."""
+    data = Path(f"{path}.data")
+    # The graph goes first and comes last: at no time does one stand beside the weights of another.
+    path.unlink(missing_ok=True)
+    data.unlink(missing_ok=True)
+    if (part.parent / data.name).exists():
+        (part.parent / data.name).replace(data)
+    part.replace(path)
 
 
 def _quantized(source: Path, checkpoint: Checkpoint, encoder: TorchEncoder, golden: Golden, colour: bool, large: bool) -> Path:

@@ -12,20 +12,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from glyph_rt.documents import Answer, Document, Progress, Usage
     from glyph_rt.errors import GlyphError
-    from glyph_rt.language import Sampling
+    from glyph_rt.language import Constraint, Quant, Sampling
     from glyph_rt.memory import Limits
+    from glyph_rt.plan import Budget
     from glyph_rt.runtime import Runtime
     from glyph_rt.typeset import Style
 
 __version__ = "0.1.0"
 
-__all__ = ["Answer", "Document", "GlyphError", "Limits", "Progress", "Runtime", "Sampling", "Style", "Usage", "__version__"]
+__all__ = [
+    "Answer", "Budget", "Constraint", "Document", "GlyphError", "Limits", "Progress", "Quant", "Runtime", "Sampling", "Style", "Usage",
+    "__version__",
+]  # fmt: skip
 
 _HOMES = {
     "glyph_rt.documents": ("Answer", "Document", "Progress", "Usage"),
     "glyph_rt.errors": ("GlyphError",),
-    "glyph_rt.language": ("Sampling",),
+    "glyph_rt.language": ("Constraint", "Quant", "Sampling"),
     "glyph_rt.memory": ("Limits",),
+    "glyph_rt.plan": ("Budget",),
     "glyph_rt.runtime": ("Runtime",),
     "glyph_rt.typeset": ("Style",),
 }

@@ -6,12 +6,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glyph_rt.arena import Reservation
 from glyph_rt.errors import InputError, LimitError
-from glyph_rt.language import Drafter, KVSegment, KVTail, Lease, Past, Sampler, Sampling, Turn
+from glyph_rt.language import Channel, Drafter, KVSegment, KVTail, Lease, Past, Piece, Sampler, Sampling, Turn
 from glyph_rt.memory import MIB
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Stand:
     segments: tuple[KVSegment, ...] = ()
     rooms: tuple[Reservation, ...] = ()  # handles on the segments' memory
     unrun: tuple[int, ...] = ()
+    spoken: tuple[int, ...] = ()  # what the segments were made of
 
     @property
     def tokens(self) -> int:
@@ -103,7 +105,8 @@ class TurnMemory:
                 return None
             kept = self._kept.first(min(self._kept.tokens, len(sequence)))
             rooms = (*(room.share() for room in self._stand.rooms), self._own.share())
-            return Stand((*self._stand.segments, kept), rooms, tuple(sequence[kept.tokens :]))
+            run, unrun = sequence[: kept.tokens], sequence[kept.tokens :]
+            return Stand((*self._stand.segments, kept), rooms, tuple(unrun), (*self._stand.spoken, *run))
 
 
 class Answer:
@@ -120,78 +123,60 @@ class Answer:
         means = document.means
         model, template, arena = means.loop.model, means.template, means.arena
         own = template.follow_up(question) if after else template.question(question, document.end_position).tokens
-        stand = after._to_stand_on(document) if after else Stand()
-        prompt = [*stand.unrun, *own]
-        try:
+        guide = template.grammars.guide(sampling.constraint) if sampling.constraint else None
+        with ExitStack() as undo:
+            stand = after._to_stand_on(document) if after else Stand()
+            undo.callback(stand.release)
+            prompt = [*stand.unrun, *own]
             before = document.tokens + stand.tokens + len(prompt)
-            room = model.context - before
-            most = sampling.max_new_tokens or max(1, min(DEFAULT_NEW_TOKENS, room))
-            if most > room:
-                told = (
-                    f"document ({document.tokens} tokens), question ({before - document.tokens}) and answer (up to {most}) do not fit the "
-                    f"model's context of {model.context} tokens"
-                )
-                field = "sampling.max_new_tokens" if sampling.max_new_tokens else "question"
-                raise LimitError(f"{told}; ask more briefly or lower --max-new-tokens", public=told, field=field)
+            most = _check_fit(document, before, sampling)
             size = (len(prompt) + most) * model.kv_shape.bytes_per_token
             purpose = f"this question with up to {most} tokens of answer"
-            if size + document.kv_bytes > arena.budget:  # room would never come: the document itself is in its way
-                told = "document, question and answer together need more KV memory than this server has"
-                raise LimitError(
-                    f"{purpose} needs {size / MIB:,.1f} MiB of KV memory, the document {document.kv_bytes / MIB:,.1f} MiB, and the budget "
-                    f"is {arena.budget / MIB:,.1f} MiB; raise --kv-bytes",
-                    public=told,
-                    field="sampling.max_new_tokens",
-                )
+            _check_budget(document, size, purpose)
             lease, restored = document.lease(priority)
-            try:
-                reservation = arena.reserve(size, purpose)
-                try:
-                    tail = KVTail(model.kv_shape, len(prompt) + most)
-                    self._memory = TurnMemory(tail, reservation, lease, stand, keep, arena.lock)
-                    self._detokenizer = template.detokenizer()
-                    self._drafter = Drafter(document.source) if sampling.draft else None
-                    self._turn = Turn(
-                        Past((*lease.segments, *stand.segments), tail),
-                        prompt,
-                        document.end_position + stand.tokens,
-                        most,
-                        template.stop_ids,
-                        Sampler(sampling),
-                        self._drafter,
-                        subject=document.digest,
-                        priority=priority,
-                        on_end=self._memory.end,
-                    )
-                except BaseException:
-                    reservation.release()
-                    raise
-            except BaseException:
-                lease.release()
-                raise
-        except BaseException:
-            stand.release()
-            raise
+            undo.callback(lease.release)
+            room = arena.reserve(size, purpose)
+            undo.callback(room.release)
+            tail = KVTail(model.kv_shape, len(prompt) + most)
+            self._memory = TurnMemory(tail, room, lease, stand, keep, arena.lock)
+            self._reply = template.stream(most, sampling.stop)
+            self._drafter = Drafter(document.source) if sampling.draft else None
+            self._turn = Turn(
+                Past((*lease.segments, *stand.segments), tail),
+                prompt,
+                document.end_position + stand.tokens,
+                most,
+                template.stop_ids,
+                Sampler(sampling, [*template.frame, *stand.spoken, *prompt], guide),
+                self._drafter,
+                subject=document.digest,
+                priority=priority,
+                on_end=self._memory.end,
+            )
+            means.loop.submit(self._turn)
+            undo.pop_all()  # all of it is the turn's now, however it ends
+        # Also when an answer is dropped without being read or closed, its memory comes back: later, since this may run in any thread.
+        weakref.finalize(self, _abandon, self._turn, self._memory, means.store.later).atexit = False
         self.document, self.question, self.after = document, question, after
         self.kv_bytes = size  # of the turn alone
         self._restore_s, self._prompt_tokens = restored.wall_s, before
         self._cached_tokens = before - len(prompt) - restored.prefilled_tokens
         self._own, self._prompt = own, prompt
-        self._tokens: list[int] = []
-        self._pieces: list[str] = []
+        self._texts: dict[Channel, list[str]] = {channel: [] for channel in Channel}
         self._finish_reason: str | None = None
         self._timings: AnswerTimings | None = None
         self._stream = self._run()
-        # Also when an answer is dropped without being read or closed, its memory comes back: later, since this may run in any thread.
-        weakref.finalize(self, _abandon, self._turn, self._memory, means.store.later).atexit = False
-        means.loop.submit(self._turn)
 
     def __iter__(self) -> Iterator[str]:
-        return (piece for piece in self._stream if piece)
+        return (piece.text for piece in self.pieces() if piece.channel == Channel.ANSWER)
 
-    def steps(self) -> Iterator[str]:
-        """Like iterating, but one item per token, so that whoever drives it may stop between any two: empty where a token
-        completes no character."""
+    def pieces(self) -> Iterator[Piece]:
+        """Thoughts and answer as they are made."""
+        return (piece for pieces in self._stream for piece in pieces)
+
+    def steps(self) -> Iterator[list[Piece]]:
+        """Like `pieces`, but one item per token, so that whoever drives it may stop between any two: empty where a token completes no
+        character."""
         return self._stream
 
     def __enter__(self) -> Answer:
@@ -205,7 +190,17 @@ class Answer:
         """The whole answer; waits for whatever has not come yet."""
         for _ in self._stream:
             pass
-        return "".join(self._pieces)
+        return "".join(self._texts[Channel.ANSWER])
+
+    @property
+    def thinking(self) -> str:
+        """What the model has thought so far, of models that think aloud before they answer."""
+        return "".join(self._texts[Channel.THINKING])
+
+    @property
+    def tokens(self) -> list[int]:
+        """Token ids read so far, thoughts and marks included, without the one that ended the answer."""
+        return list(self._reply.tokens)
 
     @property
     def finish_reason(self) -> str | None:
@@ -228,7 +223,7 @@ class Answer:
             characters=d.measure.characters,
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._cached_tokens,
-            completion_tokens=len(self._tokens),
+            completion_tokens=len(self._reply.tokens),
             drafted_tokens=self._drafter.drafted if self._drafter else 0,
             accepted_tokens=self._drafter.accepted if self._drafter else 0,
         )
@@ -250,23 +245,32 @@ class Answer:
         self.cancel()
         self._turn.cancel(wait=True)
 
-    def _run(self) -> Generator[str, None, None]:
+    def _run(self) -> Generator[list[Piece], None, None]:
         prefilled = first = last = 0.0
         try:
             for token, drawn in self._turn.tokens():
                 prefilled, last = prefilled or drawn, drawn
-                self._tokens.append(token)
-                piece = self._detokenizer.step(token)
-                if piece:
-                    first = first or drawn
-                    self._pieces.append(piece)
-                yield piece
-            self._finish_reason = self._turn.finish_reason
+                pieces = self._reply.push(token)
+                first = first or (drawn if pieces else 0.0)
+                stopped = self._reply.ended == "stop"
+                if stopped:  # by a stop string: the turn does not know
+                    self._turn.cancel(wait=True)
+                yield self._keep(pieces)
+                if stopped:
+                    break
+            else:
+                yield self._keep(self._reply.finish())
+            self._finish_reason = self._reply.ended or self._turn.finish_reason
         finally:
             last = last or time.perf_counter()
             decode = last - (first or last)
-            rate = (len(self._tokens) - 1) / decode if decode > 0 else 0.0
+            rate = (len(self._reply.tokens) - 1) / decode if decode > 0 else 0.0
             self._timings = AnswerTimings((prefilled or last) - self._asked, (first or last) - self._asked, decode, rate, self._restore_s)
+
+    def _keep(self, pieces: list[Piece]) -> list[Piece]:
+        for piece in pieces:
+            self._texts[piece.channel].append(piece.text)
+        return pieces
 
     def _to_stand_on(self, document: Document) -> Stand:
         """For a question behind this answer. Raises InputError when it has not ended, or was about something else."""
@@ -274,11 +278,41 @@ class Answer:
             raise InputError("the answer that this question follows is about another document")
         if self._finish_reason is None:
             raise InputError("the answer that this question follows has not been read to its end")
-        kept = self._memory.stand_on([*self._prompt, *self._tokens])
-        if kept is not None:
-            return kept
+        template, run = document.means.template, [*self._own, *self._reply.tokens]
+        if set(run) & set(template.marks.thinking or ()):  # the template, not we, says what becomes of thoughts: the answer is run again
+            run = template.exchange(self.question, self.text, first=self.after is None)
+        else:
+            kept = self._memory.stand_on([*self._prompt, *self._reply.tokens])
+            if kept is not None:
+                return kept
         before = self.after._to_stand_on(document) if self.after else Stand()
-        return Stand(before.segments, before.rooms, (*before.unrun, *self._own, *self._tokens))
+        return Stand(before.segments, before.rooms, (*before.unrun, *run), before.spoken)
+
+
+def _check_fit(document: Document, before: int, sampling: Sampling) -> int:
+    """The most tokens the answer may have. Raises LimitError when these and the `before` before it do not fit the context."""
+    context = document.means.loop.model.context
+    most = sampling.max_new_tokens or max(1, min(DEFAULT_NEW_TOKENS, context - before))
+    if before + most > context:
+        told = (
+            f"document ({document.tokens} tokens), question ({before - document.tokens}) and answer (up to {most}) do not fit the "
+            f"model's context of {context} tokens"
+        )
+        field = "sampling.max_new_tokens" if sampling.max_new_tokens else "question"
+        raise LimitError(f"{told}; ask more briefly or lower --max-new-tokens", public=told, field=field)
+    return most
+
+
+def _check_budget(document: Document, size: int, purpose: str) -> None:
+    """Raises LimitError when room would never come, since the document itself is in its way."""
+    budget = document.means.arena.budget
+    if size + document.kv_bytes > budget:
+        raise LimitError(
+            f"{purpose} needs {size / MIB:,.1f} MiB of KV memory, the document {document.kv_bytes / MIB:,.1f} MiB, and the budget is "
+            f"{budget / MIB:,.1f} MiB; raise --kv-bytes",
+            public="document, question and answer together need more KV memory than this server has",
+            field="sampling.max_new_tokens",
+        )
 
 
 def _abandon(turn: Turn, memory: TurnMemory, later: Callable[[Callable[[], None]], None]) -> None:

@@ -46,8 +46,9 @@ class Checkpoint:
     shards: dict[str, Path] = field(repr=False)  # tensor name -> file
 
     @classmethod
-    def open(cls, path: Path | None = None) -> Checkpoint:
-        """Open `path`, or the embedded reader. Reads the configuration and the tensor names, not the tensors."""
+    def open(cls, path: Path | None = None, weights: bool = True) -> Checkpoint:
+        """Open `path`, or the embedded reader. Reads the configuration and the tensor names, not the tensors; without `weights` a
+        directory that holds none will do, for what follows from the configuration."""
         path = EMBEDDED_READER if path is None else path
         if not path.is_dir():
             raise ModelError(f"no model directory at {path}; give a local directory in Hugging Face layout")
@@ -57,7 +58,7 @@ class Checkpoint:
             named = architectures[0] if architectures else config.get("model_type", "no architecture")
             raise ModelError(f"{path} holds {named}; glyph-rt runs {ARCHITECTURE} (the Glyph and GLM-4.1V family)")
         generation = _read_json(path / "generation_config.json") if (path / "generation_config.json").is_file() else {}
-        return cls(path, Glm4vConfig(**config), generation, _trained_style(path), _shards(path))
+        return cls(path, Glm4vConfig(**config), generation, _trained_style(path), _shards(path) if weights else {})
 
     def tensors(self, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
         """(name without `prefix`, tensor) of every tensor whose name starts with it, one at a time."""

@@ -47,7 +47,7 @@ class Means:
     """What documents work with, shared by all of a runtime."""
 
     reader: PageReader
-    read: Callable[[str, str], Document]  # a text, for a tenant
+    read: Callable[[str, str, ProgressCallback | None], Document]  # a text, for a tenant
 
     @property
     def loop(self) -> StepLoop:
@@ -104,6 +104,11 @@ class Document:
         return self._layout.text
 
     @property
+    def layout(self) -> Layout:
+        """Its lines and pages, and where on them every character stands."""
+        return self._layout
+
+    @property
     def text_tokens(self) -> int:
         """What a text model would have to read."""
         return len(self.source)
@@ -129,7 +134,7 @@ class Document:
         """A document of this one's text and `text` behind it. Only pages that differ are prefilled: the last one, and the new ones."""
         if self._closed:
             raise ClosedError("this document was closed; read it again")
-        return self.means.read(self.text + text, self.tenant)
+        return self.means.read(self.text + text, self.tenant, None)
 
     def lease(self, priority: int = 0) -> tuple[Lease, Effort]:
         """The document's KV for whoever asked to release, brought back where it was gone, and what that took.

@@ -61,8 +61,16 @@ class BusyError(LimitError):
     """The request fits the limits but not beside what is there now: it may be repeated later."""
 
 
+class PlanError(LimitError):
+    """The memory budget does not hold the model and room to read one page. The message holds the plan's figures."""
+
+
 class NotFoundError(GlyphError):
     """No document of that id: never made, deleted, or left idle for too long."""
+
+
+class ConflictError(GlyphError):
+    """A document was changed by somebody else while it was being changed."""
 
 
 class AddressError(GlyphError):
@@ -117,6 +125,10 @@ class StoreError(GlyphError):
 
 class NonFiniteError(GlyphError):
     """The model produced NaN or infinity: its weights or its precision are wrong, and no text is made from them."""
+
+
+class ConstraintError(GlyphError):
+    """An answer cannot go on in the form it was asked for: the model has no token for it, or the form is too complex to follow."""
 
 
 class ClosedError(GlyphError):

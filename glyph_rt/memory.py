@@ -1,4 +1,4 @@
-"""Memory: the limits a runtime is given, and how it spends them."""
+"""Memory: the limits a runtime is given; plan.py says how a budget is spent."""
 
 from __future__ import annotations
 
@@ -40,20 +40,10 @@ class Limits:
         if self.pages is not None and self.pages < 1:
             raise OptionError("pages must be at least 1")
 
-
-@dataclass(frozen=True)
-class MemoryPlan:
-    """How a runtime spends memory, in bytes."""
-
-    weights: int
-    kv_budget: int
-    kv_per_token: int
-    context: int  # tokens of one prompt and answer
-
     @property
-    def kv_tokens(self) -> int:
-        """Tokens the KV budget holds."""
-        return self.kv_budget // self.kv_per_token
+    def host_bytes(self) -> int:
+        """Most that texts, and what is kept of them beside keys and values on the decoder's device, take in host memory."""
+        return self.text_bytes + self.page_bytes + self.host_kv_bytes + self.encoded_bytes + self.open_text_bytes
 
 
 def parse_size(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -69,11 +70,19 @@ class PageReader:
     ) -> None:
         self.typesetter, self.encoder, self.template, self.loop, self.store = typesetter, encoder, template, loop, store
         self.encoded: ByteCache[Tensor] = ByteCache(encoded_bytes)
-        self._root = digest("document-kv/2", model_digest, str(loop.model.kv_shape), encoder.name)
+        weights = loop.model.quant.value if loop.model.quant else str(loop.model.dtype)
+        self._root = digest("document-kv/3", model_digest, weights, str(loop.model.kv_shape), encoder.name)
 
     @property
     def arena(self) -> Arena:
         return self.store.arena
+
+    def with_system(self, text: str) -> PageReader:
+        """A reader of pages behind a system text, which shares everything with this one. Raises ModelError if the model takes none."""
+        changed = copy.copy(self)
+        changed.template = self.template.with_system(text)
+        changed._root = digest("system/1", self._root, text)
+        return changed
 
     def name_pages(self, layout: Layout, tenant: str) -> tuple[PageName, ...]:
         """The layout's pages by name. Draws them, which costs little beside encoding, and the typesetter keeps what fits its cache."""

@@ -7,6 +7,7 @@ with Runtime.open() as runtime, runtime.read(text) as document:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ import numpy as np
 from glyph_rt.arena import Arena
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.documents import Document, Means, Progress, ProgressCallback
+from glyph_rt.dry_run import dry_run_plan, guard
 from glyph_rt.errors import ClosedError, InputError, LimitError, ModelError
-from glyph_rt.language import LanguageModel, PromptTemplate, SegmentStore, StepLoop
-from glyph_rt.memory import Limits, MemoryPlan
+from glyph_rt.language import LanguageModel, PromptTemplate, Quant, SegmentStore, StepLoop
+from glyph_rt.memory import Limits
+from glyph_rt.plan import Budget, MemoryPlan, Share
 from glyph_rt.reading import Effort, PageReader
 from glyph_rt.typeset import PRESETS, Layout, Measure, Style, Typesetter, load_style
 from glyph_rt.vision import ProbePage, VisionEncoder, default_store, open_encoder
@@ -41,10 +44,11 @@ class Runtime:
         self.arena = Arena(limits.kv_bytes, "KV memory", "--kv-bytes", limits.waiting, limits.wait_s)
         self.store = SegmentStore(self.arena, limits.host_kv_bytes)
         self.loop = StepLoop(model)
-        self._texts = Arena(limits.open_text_bytes, "memory for texts", "open_text_bytes")
-        self._texts.reclaim = lambda size: self.store.settle()
+        self.texts = Arena(limits.open_text_bytes, "memory for texts", "--open-text-bytes")  # of open documents, with their layouts
+        self.texts.reclaim = lambda size: self.store.settle()
         self._reader = PageReader(typesetter, encoder, template, self.loop, self.store, limits.encoded_bytes, checkpoint.digest)
-        self._means = Means(self._reader, lambda text, tenant: self.read(text, tenant=tenant))
+        self._means = Means(self._reader, lambda text, tenant, progress: self.read(text, progress, tenant=tenant))
+        self._plan: MemoryPlan | None = None
         self._closed = False
 
     @classmethod
@@ -56,39 +60,68 @@ class Runtime:
         encoder: str = "auto",
         limits: Limits | None = None,
         store: Path | None = None,
+        quant: Quant | None = None,
+        budget: Budget | None = None,
     ) -> Runtime:
         """Open a model directory in Hugging Face layout; None: the embedded reader.
 
         style: a preset's name, a JSON file or a Style; None: the one the model was trained for. encoder: "auto", "torch",
-        "onnx", or a name that `glyph-rt doctor` lists. store: where exported vision graphs are looked for.
+        "onnx", or a name that `glyph-rt doctor` lists. store: where exported vision graphs are looked for. quant: how the decoder's
+        weights are kept. budget: what all of it may take, from which, after a dry run, `limits.kv_bytes` follows.
 
-        Raises ModelError, StyleError, EncoderError, OptionError.
+        Raises ModelError, StyleError, EncoderError, OptionError, and PlanError when the budget does not hold the model.
         """
         checkpoint = Checkpoint.open(None if model is None else Path(model))
         limits = limits or Limits()
         typesetter = open_typesetter(checkpoint, style, limits.page_bytes)
         vision = open_encoder(checkpoint, encoder, probe_page(typesetter), store or default_store())
-        language = LanguageModel(checkpoint)
+        language = LanguageModel(checkpoint, quant=quant)
         _ = checkpoint.digest  # names every document's KV; hashed now, while the files that were just read are in memory
         if vision.out_hidden != checkpoint.config.text_config.hidden_size:
             raise ModelError(
                 f"{checkpoint.path}: the vision tower gives {vision.out_hidden} features, "
                 f"the decoder takes {checkpoint.config.text_config.hidden_size}"
             )
-        return cls(checkpoint, typesetter, vision, language, PromptTemplate(checkpoint), limits)
+        opened = cls(checkpoint, typesetter, vision, language, PromptTemplate(checkpoint), limits)
+        if budget is None:
+            return opened
+        guard(language.device, budget)
+        try:
+            plan = opened.plan(budget).check()
+        finally:
+            opened.close()
+        planned = opened.with_kv(plan.kv_budget)
+        planned._plan = plan
+        return planned
+
+    def with_kv(self, kv_bytes: int) -> Runtime:
+        """A runtime of the same opened parts with a KV budget of its own, and no documents."""
+        limits = replace(self.limits, kv_bytes=kv_bytes)
+        return Runtime(self.checkpoint, self.typesetter, self.encoder, self.model, self.template, limits)
 
     @property
     def style(self) -> Style:
         return self.typesetter.style
 
-    def plan(self) -> MemoryPlan:
-        """How this runtime spends memory."""
-        shape = self.model.kv_shape
-        return MemoryPlan(self.model.weight_bytes, self.arena.budget, shape.bytes_per_token, self.model.context)
+    def plan(self, budget: Budget | None = None) -> MemoryPlan:
+        """How this runtime spends memory: the plan it was opened by, or, opened without a budget, weights and KV.
 
-    def read(self, text: str, progress: ProgressCallback | None = None, *, tenant: str = "", priority: int = 0) -> Document:
+        With a `budget`, the plan that a dry run makes of that; it may turn out not to hold.
+        """
+        if budget is not None:
+            return dry_run_plan(self, budget)
+        if self._plan is not None:
+            return self._plan
+        weights = Share("decoder weights", self.model.weight_bytes, "counted")
+        per_token, page_tokens = self.model.kv_shape.bytes_per_token, self.style.visual_tokens + 2
+        return MemoryPlan((weights,), self.arena.budget, per_token, page_tokens, self.model.context)
+
+    def read(
+        self, text: str, progress: ProgressCallback | None = None, *, system: str = "", tenant: str = "", priority: int = 0
+    ) -> Document:
         """Typeset, encode and prefill `text`, page by page; pages that an open document of the same tenant begins with are shared.
-        What `progress` raises stops it. priority: a reading of a higher one goes first.
+        What `progress` raises stops it. system: what the model is told before the pages; documents share pages only behind an equal
+        one. priority: a reading of a higher one goes first.
 
         Raises InputError for a text without a visible character, LimitError, before any page is drawn, when it can never fit, and
         BusyError when it found no room in time.
@@ -97,24 +130,25 @@ class Runtime:
             raise ClosedError("this runtime was closed")
         effort = Effort()
         self._admit_text(text)
-        layout = self._lay_out(text, progress)
+        means = self._means_with(system)
+        layout = self._lay_out(text, progress, means.template)
         measure = layout.measure
-        tokens = self._check_fit(measure)
+        tokens = self._check_fit(measure, means.template)
         purpose = f"a document of {measure.pages:,} pages ({tokens:,} tokens)"
         self.arena.check_size(tokens * self.model.kv_shape.bytes_per_token, purpose)
         source = np.array(self.template.encode(text), np.int32)
-        room = self._texts.reserve(len(text.encode("utf-8", "surrogatepass")) + layout.lines.nbytes + source.nbytes, purpose)
+        room = self.texts.reserve(len(text.encode("utf-8", "surrogatepass")) + layout.lines.nbytes + source.nbytes, purpose)
         try:
-            names = self._reader.name_pages(layout, tenant)
+            names = means.reader.name_pages(layout, tenant)
             effort.charge("typeset_s")
 
             def advance(done: int) -> None:
                 if progress is not None:
                     progress(Progress("read", done, measure.pages))
 
-            lease = self._reader.bring_in(names, layout, purpose, effort, priority, advance)
+            lease = means.reader.bring_in(names, layout, purpose, effort, priority, advance)
             try:
-                return Document(self._means, layout, names, source, tenant, room, effort)
+                return Document(means, layout, names, source, tenant, room, effort)
             finally:
                 lease.release()
         except BaseException:
@@ -141,6 +175,15 @@ class Runtime:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _means_with(self, system: str) -> Means:
+        """What documents behind this system text work with. Raises ModelError if the model takes none."""
+        if not system:
+            return self._means
+        if any("\ud800" <= c <= "\udfff" for c in system):
+            raise InputError("the system text is not valid Unicode (it holds lone surrogates)", field="system")
+        reader = self._reader.with_system(system)
+        return Means(reader, lambda text, tenant, progress: self.read(text, progress, system=system, tenant=tenant))
+
     def _admit_text(self, text: str) -> None:
         size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         if size > self.limits.text_bytes:
@@ -149,19 +192,19 @@ class Runtime:
         if not text.strip():
             raise InputError("the text is empty; there is nothing to read", public="the text shows nothing to read", field="text")
 
-    def _lay_out(self, text: str, progress: ProgressCallback | None) -> Layout:
+    def _lay_out(self, text: str, progress: ProgressCallback | None, template: PromptTemplate) -> Layout:
         """The text's layout, given up as soon as what is laid out is too much: lines of a hopeless text would fill memory."""
 
         def advance(so_far: Measure) -> None:
             if progress is not None:
                 progress(Progress("layout", so_far.characters, len(text)))
-            self._check_fit(so_far, len(text) / so_far.characters)
+            self._check_fit(so_far, template, len(text) / so_far.characters)
 
         return self.typesetter.layout(text, advance)
 
-    def _check_fit(self, measure: Measure, scale: float = 1.0) -> int:
+    def _check_fit(self, measure: Measure, template: PromptTemplate, scale: float = 1.0) -> int:
         """Cache slots of `measure`. Raises LimitError if these are too many; its figures are then scaled up to the whole text."""
-        tokens = self.template.document_tokens(measure.pages, measure.visual_tokens)
+        tokens = template.document_tokens(measure.pages, measure.visual_tokens)
         fills = f"the text fills {'about ' if scale > 1 else ''}{int(measure.pages * scale):,} pages"
         if tokens >= self.model.context:
             told = (
@@ -176,15 +219,19 @@ class Runtime:
         return tokens
 
 
-def open_typesetter(checkpoint: Checkpoint, asked: str | Style | None, cache_bytes: int = 0) -> Typesetter:
-    """The typesetter of the asked style, or else of the one the model was trained for, whose glyphs are checked."""
+def style_of(checkpoint: Checkpoint, asked: str | Style | None) -> Style:
+    """The asked style, or else the one the model was trained for."""
     if asked is not None:
-        return Typesetter(asked if isinstance(asked, Style) else load_style(asked), cache_bytes)
+        return asked if isinstance(asked, Style) else load_style(asked)
     trained = checkpoint.trained_style
-    if trained is None:
-        return Typesetter(PRESETS[DEFAULT_STYLE], cache_bytes)
-    typesetter = Typesetter(trained.style, cache_bytes)
-    if typesetter.atlas.digest() != trained.atlas_digest:
+    return PRESETS[DEFAULT_STYLE] if trained is None else trained.style
+
+
+def open_typesetter(checkpoint: Checkpoint, asked: str | Style | None, cache_bytes: int = 0) -> Typesetter:
+    """The typesetter of `style_of`. The glyphs of a trained style are checked."""
+    typesetter = Typesetter(style_of(checkpoint, asked), cache_bytes)
+    trained = checkpoint.trained_style
+    if asked is None and trained is not None and typesetter.atlas.digest() != trained.atlas_digest:
         raise ModelError(
             f"style {trained.style.name!r} draws other glyphs here than the model was trained on; "
             "install the font and the freetype-py version it was trained with, or choose a --style"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.cli import main
 from glyph_rt.vision.graph import GraphKind
 from tests.conftest import TEXT
+from tests.test_plan import GLM_9B
 
 Run = Callable[..., tuple[int, str, str]]
 FIELDS = {
@@ -56,7 +58,7 @@ def test_json_holds_every_promised_field(run: Run, note: Path, random_model: Pat
     code, out, err = run("ask", note, "What is the weight?", "--json", "--model", random_model, "--max-new-tokens", 5)
     assert (code, err) == (0, "")
     result = json.loads(out)
-    assert set(result) == {"answer", "finish_reason", *FIELDS}
+    assert set(result) == {"answer", "thinking", "finish_reason", *FIELDS}
     for group, names in FIELDS.items():
         assert names <= set(result[group]), group
     usage, memory = result["usage"], result["memory"]
@@ -74,6 +76,18 @@ def test_a_process_streams_an_answer_from_standard_input(random_model: Path) -> 
     assert done.stdout.endswith(b"\n")
     lines = done.stderr.decode().splitlines()
     assert len(lines) == 6 and "characters per visual token" in lines[1] and "text tokens" in lines[1] and "peak memory" in lines[5]
+
+
+def test_an_answer_has_the_form_that_was_asked_for(run: Run, note: Path, random_model: Path, tmp_path: Path) -> None:
+    common = ("ask", note, "Weight?", "--model", random_model)
+    code, out, _ = run(*common, "--regex", "(kg|lb): [0-9]{3}", "--repetition-penalty", 1.1, "--temperature", 2, "--top-k", 50)
+    assert code == 0 and re.fullmatch("(kg|lb): [0-9]{3}\n", out)
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object", "properties": {"kg": {"type": "boolean"}}, "required": ["kg"], "additionalProperties": false}')
+    code, out, _ = run(*common, "--json-schema", schema, "--json")
+    assert code == 0 and type(json.loads(json.loads(out)["answer"])["kg"]) is bool
+    code, out, _ = run(*common, "--regex", "(kg|lb): [0-9]{3}", "--stop", ":")
+    assert code == 0 and out in ("kg\n", "lb\n")
 
 
 def test_seeded_answers_repeat(run: Run, note: Path, random_model: Path) -> None:
@@ -123,6 +137,26 @@ def test_export_makes_the_encoder_that_ask_then_uses(run: Run, note: Path, rando
     )
 
 
+def test_a_plan_from_a_configuration_alone(run: Run, tmp_path: Path) -> None:
+    """Of a model far too large to open here; with its table even where the budget does not hold it."""
+    (tmp_path / "config.json").write_text(json.dumps(GLM_9B))
+    common = ("plan", "--model", tmp_path, "--no-measure", "--precision", "bf16", "--device", "cuda")
+    code, out, err = run(*common, "--budget", "24GiB")
+    assert (code, err) == (0, "")
+    assert re.search(r"decoder weights +17.51 GiB +counted", out) and re.search(r"room for \d+ pages of 632 tokens", out)
+    code, out, err = run(*common, "--budget", "16GiB")
+    assert code == 1 and "nothing is left" in out and err.count("\n") == 1 and "raise --budget" in err
+    code, out, _ = run(*common, "--budget", "16GiB", "--quant", "int4", "--json")
+    plan = json.loads(out)
+    assert code == 0 and plan["budget"] == 2**34 == sum(s["size"] for s in plan["shares"]) + plan["kv_budget"] and plan["documents"] >= 1
+
+
+def test_a_plan_by_a_dry_run(run: Run, random_model: Path) -> None:
+    code, out, err = run("plan", "--model", random_model, "--budget", "8GiB", "--reserve", "1MiB")
+    assert (code, err) == (0, "")
+    assert re.search(r"vision workspace, 8 pages +[\d.]+ MiB +measured", out) and re.search(r"reserve +1.0 MiB", out)
+
+
 GOOD = ["ask", "{folder}/good.txt", "Weight?", "--model", "{model}"]
 # name: (arguments, exit code, what the one line must say)
 BAD_INPUTS = {
@@ -138,6 +172,16 @@ BAD_INPUTS = {
     "answer over the context": ([*GOOD, "--max-new-tokens", "9000"], 1, "--max-new-tokens"),
     "unknown style": ([*GOOD, "--style", "nope"], 2, "one of: reader, glyph-en-72"),
     "broken style": ([*GOOD, "--style", "{folder}/style.json"], 2, "missing key 'font-path'"),
+    "no schema": ([*GOOD, "--json-schema", "{folder}/none.json"], 2, "no file"),
+    "a schema that is no JSON": ([*GOOD, "--json-schema", "{folder}/good.txt"], 2, "the JSON schema is not JSON"),
+    "a broken pattern": ([*GOOD, "--regex", "("], 2, "unclosed group"),
+    "two forms": ([*GOOD, "--regex", "x", "--json-schema", "{folder}/good.txt"], 2, "give --json-schema or --regex"),
+    "no probability": ([*GOOD, "--top-p", "0"], 2, "top-p must lie above 0"),
+    "a server's two forms": ([*GOOD[:3], "--server", "127.0.0.1:1", "--regex", "x", "--json-schema", "x"], 2, "or --regex"),
+    "unknown quantisation": ([*GOOD, "--quant", "int2"], 2, "choose one of: int8, int4"),
+    "a budget too small": (["plan", "--model", "{model}", "--budget", "1MiB"], 1, "raise --budget"),
+    "bad budget": (["serve", "--budget", "lots"], 2, "is not a size"),
+    "a plan's device": (["plan", "--model", "{model}", "--budget", "1GiB", "--device", "cuda"], 2, "go with --no-measure"),
     "unknown model": (["ask", "{folder}/good.txt", "?", "--model", "{folder}/none"], 2, "no model directory"),
     "model of another class": (["ask", "{folder}/good.txt", "?", "--model", "{folder}/gpt"], 2, "holds GPT2LMHeadModel"),
     "broken config": (["ask", "{folder}/good.txt", "?", "--model", "{folder}/nojson"], 2, "cannot be read as JSON"),

@@ -90,6 +90,7 @@ def test_an_engine_that_overflows_in_fp16_is_built_in_bf16_and_it_says_so(
     [
         (["build", "--profile", "gtx-1080"], 2, "no engine profile 'gtx-1080'"),
         (["build"], 2, "--profile"),
+        (["build", "--profile", "rtx-4090", "--device", "jax"], 2, "choose one of: auto, torch, pycuda"),
         (["build", "--profile", "rtx-4090", "--limit", "much"], 2, "is not a size"),
         (["engines", "prune", "--limit", "much"], 2, "is not a size"),
     ],

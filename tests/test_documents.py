@@ -14,6 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from glyph_rt import Answer, Document, Limits, Progress, Runtime, Sampling
 from glyph_rt.errors import BusyError, InputError, LimitError
+from glyph_rt.language.stopping import Marks
 from tests.conftest import TEXT
 from tests.test_runtime import LONG, QUESTIONS, StockModel, answer_tokens, eventually
 
@@ -71,7 +72,7 @@ def test_an_evicted_document_comes_back_by_itself(random_model: Path, tmp_path: 
         if tier != "text":
             monkeypatch.setattr(type(runtime.encoder), "encode", lambda *_: pytest.fail("a page was encoded again"))
         answer = document.ask(QUESTIONS[0], LONG)
-        assert [*answer] and answer._tokens == expected
+        assert [*answer] and answer.tokens == expected
         assert answer.timings is not None and 0 < answer.timings.restore_s < answer.timings.prefill_s
         assert answer.usage.cached_tokens == (document.tokens if tier == "host" else 0)
         again = document.ask(QUESTIONS[0], LONG)
@@ -89,7 +90,7 @@ def test_idle_documents_give_way_and_running_answers_do_not(random_model: Path, 
         assert sum(document.kv_bytes for document in documents) > runtime.arena.budget >= runtime.arena.used
         for text, document in zip(texts[::5], documents[::5], strict=True):
             assert answer_tokens(document, QUESTIONS[0]) == StockModel(runtime, text).generate(QUESTIONS[0], 24)
-        runtime.template.stop_ids = frozenset()
+        runtime.template.marks = Marks(frozenset())
         running = []
         with pytest.raises(BusyError, match="Try again later, close documents or raise --kv-bytes"):
             for document in documents:
@@ -165,12 +166,12 @@ def test_a_conversation_has_the_tokens_of_one_long_prompt(runtime: Runtime, keep
                 inputs = conversation_ids(stock, turns, question)
                 with torch.inference_mode():
                     out = stock.model.generate(**inputs, max_new_tokens=9, do_sample=False)[0, inputs["input_ids"].shape[1] :].tolist()
-                assert answer._tokens == [token for token in out if token not in runtime.template.stop_ids]
+                assert answer.tokens == [token for token in out if token not in runtime.template.stop_ids]
                 assert answer.usage.prompt_tokens == inputs["input_ids"].shape[1]
             if keep == (True, True, True) and turns:
                 most = len(runtime.template.follow_up(question)) + 1  # and the last token of the answer before, which was never run
                 assert answer.prefilled_tokens <= most
-            turns.append((question, answer._tokens))
+            turns.append((question, answer.tokens))
             answers.append(answer)
         document.evict()
         assert document.ask("Again?", LONG, after=answers[-1]).text is not None
@@ -287,14 +288,14 @@ class RuntimeMachine(RuleBasedStateMachine):
     def accounts_add_up(self) -> None:
         self.runtime.store.check_integrity()
         self.runtime.arena.check_integrity()
-        self.runtime._texts.check_integrity()
+        self.runtime.texts.check_integrity()
 
     def teardown(self) -> None:
         for answer in self.running:
             answer.close()
         for document in self.open:
             document.close()
-        assert self.runtime.arena.used == self.runtime.store.host_used == self.runtime._texts.used == 0
+        assert self.runtime.arena.used == self.runtime.store.host_used == self.runtime.texts.used == 0
         eventually(lambda: not self.runtime.loop._turns and not self.runtime.loop._readings)
 
 

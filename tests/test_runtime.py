@@ -18,6 +18,7 @@ from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import ClosedError, InputError, LimitError, ModelError, NonFiniteError, OptionError
 from glyph_rt.language import KVTail, Past
 from glyph_rt.language.attention import Rows
+from glyph_rt.language.stopping import Marks
 from glyph_rt.language.turn import UNREAD_TOKENS
 from tests.conftest import TEXT, processor_inputs
 from tests.language.parts import run
@@ -30,9 +31,10 @@ ENDLESS = Sampling(max_new_tokens=4000)
 class StockModel:
     """transformers' own Glm4vForConditionalGeneration in fp64 on the same pages, from PNG pixels on."""
 
-    def __init__(self, runtime: Runtime, text: str) -> None:
+    def __init__(self, runtime: Runtime, text: str, system: str = "") -> None:
         self.model = Glm4vForConditionalGeneration.from_pretrained(runtime.checkpoint.path, dtype=torch.float64).eval()
         self.runtime = runtime
+        self.template = runtime.template.with_system(system) if system else runtime.template
         self.pages = list(runtime.typesetter.pages(text))
         pixel_values, self.grid = processor_inputs([page.pixels() for page in self.pages])
         self.pixel_values = pixel_values.double()
@@ -41,10 +43,10 @@ class StockModel:
         tokens: list[int] = []
         at = 0
         for page in self.pages:
-            piece = self.runtime.template.page(page.number, at, page.width // 28, page.height // 28)
+            piece = self.template.page(page.number, at, page.width // 28, page.height // 28)
             tokens += piece.tokens
             at = piece.end
-        ids = torch.tensor([tokens + self.runtime.template.question(question, at).tokens])
+        ids = torch.tensor([tokens + self.template.question(question, at).tokens])
         types = (ids == self.model.config.image_token_id).int()
         return {"input_ids": ids, "pixel_values": self.pixel_values, "image_grid_thw": self.grid, "mm_token_type_ids": types}
 
@@ -61,8 +63,8 @@ class StockModel:
 
 def answer_tokens(document: Document, question: str) -> list[int]:
     answer = document.ask(question, LONG)
-    list(answer)
-    return answer._tokens
+    assert answer.text is not None
+    return answer.tokens
 
 
 def question_logits(document: Document, question: str) -> torch.Tensor:
@@ -140,7 +142,7 @@ def test_concurrent_questions_get_the_answers_they_get_alone(runtime: Runtime) -
 
 
 def test_kv_memory_comes_back_however_an_answer_ends(runtime: Runtime) -> None:
-    runtime.template.stop_ids = frozenset()  # else the random model stops where it likes
+    runtime.template.marks = Marks(frozenset())  # else the random model stops where it likes
     document = runtime.read(TEXT)
     base = runtime.arena.used
     assert base == document.kv_bytes == document.tokens * runtime.plan().kv_per_token
@@ -182,7 +184,7 @@ def test_a_document_that_is_dropped_gives_its_memory_to_who_needs_it(runtime: Ru
 
 
 def test_an_answer_that_nobody_reads_rests(runtime: Runtime) -> None:
-    runtime.template.stop_ids = frozenset()
+    runtime.template.marks = Marks(frozenset())
     with runtime.read(TEXT) as document:
         answer = document.ask(QUESTIONS[0], Sampling(max_new_tokens=2000, draft=False))
         eventually(lambda: answer._turn.resting)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import string
+import uuid
 from dataclasses import dataclass, field
 
 from glyph_rt.export.reader.vocabulary import FUNCTION_WORDS, Vocabulary
@@ -21,6 +22,8 @@ ALPHABETS = (
     string.ascii_uppercase + string.digits,
 )
 MONTHS = "January February March April May June July August September October November December".split()
+# Between a key and its value in a sentence.
+LINKS = [f" {link} " for link in "is|is|is|was|of|equals|stands at|is set to|amounts to|remains|shall be|now is".split("|")] + [" ("]
 PRINTABLE = "".join(chr(c) for c in range(0x21, 0x7F))
 
 
@@ -34,12 +37,34 @@ class Fact:
     start: int
 
 
+@dataclass(frozen=True)
+class Shares:
+    """How often a writer does what makes reading harder.
+
+    mentions: of keys that also stand in a sentence which gives no value.
+    sentences: of facts told in a sentence, where no colon marks the value.
+    long_values: of values that are UUIDs, long hexadecimal numbers or long rows of digits.
+    hollow: of keys that stand in such a sentence only, and nowhere get a value.
+    """
+
+    mentions: float = 0.0
+    sentences: float = 0.0
+    long_values: float = 0.0
+    hollow: float = 0.0
+
+
 @dataclass
 class Draft:
-    """A document being written: its text so far and the facts in it."""
+    """A document being written: its text so far, the facts in it, and the keys it names without a value."""
 
     text: str = ""
     facts: list[Fact] = field(default_factory=list)
+    hollow: list[str] = field(default_factory=list)
+
+    def knows(self, key: str) -> bool:
+        """Whether `key` is part of a key, or holds one."""
+        low = key.lower()
+        return any(low in other.lower() or other.lower() in low for other in (*(fact.key for fact in self.facts), *self.hollow))
 
     def add_fact(self, before: str, key: str, separator: str, value: str) -> None:
         key_start = len(self.text) + len(before)
@@ -48,11 +73,11 @@ class Draft:
 
 
 class Writer:
-    """Writes documents from one vocabulary and one seed. The share `mentions` of keys also stands in a sentence, where no value follows."""
+    """Writes documents from one vocabulary and one seed."""
 
-    def __init__(self, vocabulary: Vocabulary, seed: int, mentions: float = 0.0) -> None:
+    def __init__(self, vocabulary: Vocabulary, seed: int, shares: Shares = Shares()) -> None:
         self.vocabulary = vocabulary
-        self.mentions = mentions
+        self.shares = shares
         self.rng = random.Random(seed)
         self._pool: list[str] = []  # words a document repeats: real text does, and copying by content must survive it
 
@@ -70,6 +95,8 @@ class Writer:
 
     def value(self) -> str:
         rng, digits = self.rng, self._digits
+        if self._falls(self.shares.long_values):
+            return self.long_value()
         kind = rng.randrange(12)
         if kind == 0:
             return f"{self._letters(rng.randint(1, 3))}-{digits(rng.randint(2, 6))}"
@@ -97,6 +124,29 @@ class Writer:
             return f"{self._letters(rng.randint(2, 4))}/{digits(rng.randint(2, 4))}/{self._letters(1)}{digits(2)}"
         return self.identifier()
 
+    def long_value(self) -> str:
+        """A UUID, or a row of hexadecimal or decimal digits: the known weakness of this model family."""
+        kind = self.rng.randrange(3)
+        if kind == 0:
+            return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
+        if kind == 1:
+            return f"{self.rng.getrandbits(4 * 24):024x}"[: self.rng.choice((8, 12, 16, 24))]
+        return self._digits(self.rng.randint(8, 20))
+
+    def absent_key(self, draft: Draft, text: str) -> str | None:
+        """A key to which `text`, the beginning of the draft, gives no value: named in it, close to one in it, or any. None: not found."""
+        rng = self.rng
+        kind = rng.random()
+        if kind < 0.3 and draft.hollow:
+            return rng.choice(draft.hollow)
+        key = self.key()
+        if kind < 0.7 and draft.facts:
+            words = rng.choice(draft.facts).key.split(" ")
+            if len(words) > 1:
+                words[rng.randrange(len(words))] = self.vocabulary.word(rng)
+                key = " ".join(words)
+        return None if draft.knows(key) or key.lower() in text.lower() else key
+
     def key(self) -> str:
         rng = self.rng
         kind = rng.random()
@@ -115,6 +165,10 @@ class Writer:
         if case < 0.9:
             return "_".join(words).upper() if case < 0.85 else " ".join(words).upper()
         return "_".join(words).lower()
+
+    def _falls(self, share: float) -> bool:
+        """True for the given share of calls. A share of 0 draws nothing, so that seeds go on naming the same documents."""
+        return share > 0 and self.rng.random() < share
 
     def _digits(self, count: int) -> str:
         return "".join(self.rng.choice(string.digits) for _ in range(count))
@@ -145,32 +199,54 @@ class Writer:
     def paragraph(self) -> str:
         return " ".join(self.sentence() for _ in range(self.rng.randint(1, 3)))
 
+    def _mention(self, key: str) -> str:
+        """A sentence that names the key and gives no value."""
+        rng = self.rng
+        article = rng.choice(("The", "This", "Each", "No", "Any", "For the", "Of the"))
+        shown = key.lower() if rng.random() < 0.8 else key
+        return f"{article} {shown} {self.word()} {rng.choice(FUNCTION_WORDS)} {self.word()}.\n"
+
+    def _fact(self, draft: Draft, key: str, value: str) -> None:
+        """A key and its value: a line of their own, a list item, or in the middle of a line or a sentence."""
+        rng = self.rng
+        mention = self._mention(key) if self._falls(self.shares.mentions) else ""
+        before = mention != "" and rng.random() < 0.6
+        draft.text += mention if before else ""
+        if self._falls(self.shares.sentences):
+            self._told_fact(draft, key, value)
+        elif (place := rng.random()) < 0.78:
+            draft.add_fact("", key, rng.choice((": ", ": ", ": ", ": ", ": ", ":  ", " = ")), value)
+        elif place < 0.9:
+            bullets = ("- ", "* ", "  ", "    ", f"{rng.randint(1, 20)}. ", f"{rng.randint(1, 9)}.{rng.randint(1, 9)} ")
+            draft.add_fact(rng.choice(bullets), key, ": ", value)
+        else:
+            draft.add_fact(f"{rng.choice(FUNCTION_WORDS).capitalize()} {self.word()} ", key, ": ", value)
+            draft.text += rng.choice(("", "", ".", f", {self.word()}"))
+        draft.text += "\n" + ("" if before else mention)
+
+    def _told_fact(self, draft: Draft, key: str, value: str) -> None:
+        """A sentence that gives the value. What follows the value cannot be taken for a part of it."""
+        rng = self.rng
+        opening = rng.choice(("The ", "The ", "The ", "Its ", "A ", f"{self.sentence()} The ", f"For {self.word()}, the "))
+        link = rng.choice(LINKS)
+        shown = key.lower() if rng.random() < 0.5 else key
+        draft.add_fact(opening, shown, link, value)
+        tail = rng.choice((".", ".", ".", f", {self.word()} {self.word()}.", f"; {self.sentence().lower()}"))
+        draft.text += (")" if link == " (" else "") + tail
+
     def _block(self, draft: Draft, fields: float) -> None:
         """Add one block: a field, a paragraph, a heading, a list item, a blank line or noise."""
         rng = self.rng
         draw = rng.random()
         if draw < fields:
             key, value = self.key(), self.value()
-            taken = {fact.key.lower() for fact in draft.facts}
-            if not value or any(key.lower() in other or other in key.lower() for other in taken):
+            if not value or draft.knows(key):
                 return
-            mention, before = "", False
-            if self.mentions and rng.random() < self.mentions:
-                article = rng.choice(("The", "This", "Each", "No", "Any", "For the", "Of the"))
-                shown = key.lower() if rng.random() < 0.8 else key
-                mention = f"{article} {shown} {self.word()} {rng.choice(FUNCTION_WORDS)} {self.word()}.\n"
-                before = rng.random() < 0.6
-            draft.text += mention if before else ""
-            place = rng.random()
-            if place < 0.78:
-                draft.add_fact("", key, rng.choice((": ", ": ", ": ", ": ", ": ", ":  ", " = ")), value)
-            elif place < 0.9:
-                bullets = ("- ", "* ", "  ", "    ", f"{rng.randint(1, 20)}. ", f"{rng.randint(1, 9)}.{rng.randint(1, 9)} ")
-                draft.add_fact(rng.choice(bullets), key, ": ", value)
+            if self._falls(self.shares.hollow):
+                draft.hollow.append(key)
+                draft.text += self._mention(key)
             else:
-                draft.add_fact(f"{rng.choice(FUNCTION_WORDS).capitalize()} {self.word()} ", key, ": ", value)
-                draft.text += rng.choice(("", "", ".", f", {self.word()}"))
-            draft.text += "\n" + ("" if before else mention)
+                self._fact(draft, key, value)
             return
         draw = rng.random()
         if draw < 0.62:

@@ -4,24 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from glyph_rt.export.reader.documents import Fact, Writer
+from glyph_rt.export.reader.documents import Draft, Fact, Shares, Writer
+from glyph_rt.export.reader.questions import ABSENT, phrased
 from glyph_rt.export.reader.vocabulary import HELD_OUT
 
 from glyph_rt.evaluate import Question
 from glyph_rt.typeset import Typesetter
 
+AS_EVER = "What is the value of {}?"  # the phrasing of version 0
 
-def questions(typesetter: Typesetter, count: int, pages: Sequence[int] = (1, 2, 3, 4), seed: int = 20_001) -> list[Question]:
-    """`count` questions about `key: value` fields among prose, spread evenly over the page counts, two to a document."""
-    writer = Writer(HELD_OUT, seed)
+
+def questions(
+    typesetter: Typesetter,
+    count: int,
+    pages: Sequence[int] = (1, 2, 3, 4),
+    seed: int = 20_001,
+    shares: Shares = Shares(),  # noqa: B008
+    phrasings: tuple[str, ...] | None = None,
+) -> list[Question]:
+    """`count` questions about fields among prose, spread evenly over the page counts, two to a document.
+
+    What `shares` ask for is asked about alone: facts told in sentences, or long values; else `key: value` lines. Without `phrasings`
+    every question is put in the words of version 0 and in the case of the document; with them, in any of theirs and in any case.
+    """
+    writer = Writer(HELD_OUT, seed, shares)
     out: list[Question] = []
     for number, page_count in enumerate(pages):
         wanted = count * (number + 1) // len(pages)
         while len(out) < wanted:
-            text, facts = _document(writer, typesetter, page_count)
-            plain = [fact for fact in facts if text[fact.start - 2 : fact.start] == ": "]
+            text, facts, _ = _document(writer, typesetter, page_count)
+            plain = [fact for fact in facts if shares.sentences or text[fact.start - 2 : fact.start] == ": "]
             for fact in writer.rng.sample(plain, min(2, len(plain), wanted - len(out))):
-                out.append(Question(text, f"What is the value of {fact.key}?", fact.value, page_count))
+                asked = "".join(phrased(writer.rng, fact.key, phrasings)) if phrasings else AS_EVER.format(fact.key)
+                depth = fact.start * 5 // len(text) / 5  # the fifth of the text that it stands in
+                out.append(
+                    Question(text, asked, fact.value, page_count, f"{page_count}/{len(out)}", axes={"pages": page_count, "depth": depth})
+                )
+    return out
+
+
+def absent_questions(typesetter: Typesetter, count: int, pages: Sequence[int], seed: int = 40_001) -> list[Question]:
+    """`count` questions for keys that the document gives no value: some it names, some are close to one that it has."""
+    writer = Writer(HELD_OUT, seed, Shares(mentions=0.25, hollow=0.15))
+    out: list[Question] = []
+    for number, page_count in enumerate(pages):
+        wanted = count * (number + 1) // len(pages)
+        while len(out) < wanted:
+            text, _, draft = _document(writer, typesetter, page_count)
+            if key := writer.absent_key(draft, text):
+                asked = AS_EVER.format(key)
+                out.append(Question(text, asked, ABSENT, page_count, f"{page_count}/{len(out)}", axes={"pages": page_count}))
     return out
 
 
@@ -31,8 +63,8 @@ def pages_to_transcribe(typesetter: Typesetter, count: int, seed: int = 30_001) 
     return [_document(writer, typesetter, 1)[0] for _ in range(count)]
 
 
-def _document(writer: Writer, typesetter: Typesetter, pages: int) -> tuple[str, list[Fact]]:
-    """A text that fills `pages` pages to a random line of the last, and the facts that stand whole in it."""
+def _document(writer: Writer, typesetter: Typesetter, pages: int) -> tuple[str, list[Fact], Draft]:
+    """A text that fills `pages` pages to a random line of the last, the facts that stand whole in it, and the draft it begins."""
     columns = typesetter.style.width // (typesetter.style.cell_width or 7)
     while True:
         rows = writer.rng.randint((pages - 1) * typesetter.rows + typesetter.rows // 2, pages * typesetter.rows)
@@ -41,4 +73,4 @@ def _document(writer: Writer, typesetter: Typesetter, pages: int) -> tuple[str, 
         text = draft.text[:end]
         facts = [fact for fact in draft.facts if fact.start + len(fact.value) <= end]
         if facts and typesetter.measure(text).pages == pages:
-            return text, facts
+            return text, facts, draft

@@ -306,12 +306,13 @@ class Reader(nn.Module):
         merged = torch.cat([chunk[i % 3] for i, chunk in enumerate(chunks)], -1).repeat_interleave(2, -1)
         return merged.cos(), merged.sin()
 
-    def forward(self, ink: Tensor, tokens: Tensor) -> Output:
+    def forward(self, ink: Tensor, tokens: Tensor, frozen_vision: bool = False) -> Output:
         """ink [documents * pages, patches, 196] in 0..1, tokens [documents, text] after the last page.
 
-        The last two layers are the pointing ones.
+        The last two layers are the pointing ones. A frozen vision tower gets no gradient from this pass.
         """
-        visual = self.visual(ink)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen_vision):
+            visual = self.visual(ink)
         documents, text = tokens.shape
         pages = len(ink) // documents
         marks = self.embed_tokens(torch.tensor([BEGIN_OF_IMAGE, END_OF_IMAGE])).view(1, 1, 2, -1).expand(documents, pages, 2, -1)

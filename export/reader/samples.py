@@ -16,20 +16,14 @@ from typing import Literal
 
 import numpy as np
 from glyph_rt.export.reader.alphabet import ASSISTANT, NEWLINE, PAD, USER, encode
-from glyph_rt.export.reader.documents import Fact, Writer
+from glyph_rt.export.reader.documents import Draft, Fact, Writer
+from glyph_rt.export.reader.questions import ABSENT, phrased
 from numpy.typing import NDArray
 
 from glyph_rt.typeset import Typesetter
 
 IGNORE = -1
-QUESTIONS = (
-    "What is the value of {}?",
-    "What is the value of {}?",
-    "What is the {}?",
-    "What's the {}?",
-    "{}?",
-    "Find {}.",
-)
+ABSENT_SHARE = 0.15  # of questions about a document
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,7 @@ class SampleMaker:
                 sample.transcribe(rng)
             else:
                 rng.shuffle(facts)
-                sample.ask(facts, rng)
+                sample.ask(facts, draft, self.writer)
             return sample.padded()
 
 
@@ -148,21 +142,31 @@ class _Sample:
             characters += [(self.text[i], int(self.place_of[i])) for i in range(start, end)]
         self._answer(characters)
 
-    def ask(self, facts: list[Fact], rng: Random) -> None:
+    def ask(self, facts: list[Fact], draft: Draft, writer: Writer) -> None:
+        """Question after question, as long as there is room; some ask for what the text does not hold."""
         for fact in facts:
-            key = fact.key.lower() if rng.random() < 0.15 else fact.key
-            before, after = rng.choice(QUESTIONS).split("{}")
-            if len(self.tokens) + len(before + key + after + fact.value) + 4 > self.shape.text_tokens:
-                continue
-            if self.tokens:
-                self._add([NEWLINE], [IGNORE])
-            # While the key is read, the pointer learns to stand on the key's next character in the document (from the
-            # third on: fewer say nothing); after the key, on the value.
+            if writer.rng.random() < ABSENT_SHARE and (absent := writer.absent_key(draft, self.text)):
+                self._ask_for(absent, writer.rng, None)
+            self._ask_for(fact.key, writer.rng, fact)
+
+    def _ask_for(self, key: str, rng: Random, fact: Fact | None) -> None:
+        before, asked, after = phrased(rng, key)
+        value = ABSENT if fact is None else fact.value
+        if len(self.tokens) + len(before + asked + after + value) + 4 > self.shape.text_tokens:
+            return
+        if self.tokens:
+            self._add([NEWLINE], [IGNORE])
+        # While the key is read, the pointer learns to stand on the key's next character in the document (from the
+        # third on: fewer say nothing); after the key, on the value.
+        key_places, value_places, value_place = [IGNORE] * len(key), [IGNORE] * len(value), IGNORE
+        if fact is not None:
             key_places = [int(self.place_of[fact.key_start + i + 1]) for i in range(len(key) - 1)]
             key_places[:2] = [IGNORE] * len(key_places[:2])
-            value_place = int(self.place_of[fact.start])
-            self._question(before + key + after, [IGNORE] * len(before) + key_places + [value_place] * (1 + len(after)))
-            self._answer([(c, int(self.place_of[fact.start + i])) for i, c in enumerate(fact.value)])
+            value_places = [int(self.place_of[fact.start + i]) for i in range(len(value))]
+            value_place = value_places[0]
+            key_places.append(value_place)
+        self._question(before + asked + after, [IGNORE] * len(before) + key_places + [value_place] * len(after))
+        self._answer(list(zip(value, value_places, strict=True)))
 
     def _add(self, tokens: list[int], places: list[int]) -> None:
         self.tokens += tokens

@@ -10,11 +10,13 @@ its curve to OUT/log.jsonl, and resumes from OUT/state.pt.
 from __future__ import annotations
 
 import json
+import os
 import queue
 import threading
 import time
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from glyph_rt.export.reader.alphabet import USER
-from glyph_rt.export.reader.documents import Writer
+from glyph_rt.export.reader.documents import Shares, Writer
 from glyph_rt.export.reader.muon import Muon
 from glyph_rt.export.reader.network import Reader, Size, load_checkpoint_state
 from glyph_rt.export.reader.package import write_package
 from glyph_rt.export.reader.samples import IGNORE, Batch, SampleMaker, Shape
 from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
+from torch import Tensor
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.typeset import PRESETS, Style, Typesetter
@@ -49,20 +52,23 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
 
     Weights that are `trained` already go on with whole documents, at a lower rate.
 
-    Documents of three pages and more train the decoder only: their vision would cost most of the step and teach it nothing
-    that one page does not.
+    Questions about whole pages train the decoder only: vision would cost much of the step, and learns what to see from transcripts.
     """
-    ask1, ask2 = Shape(1, 20, 192, transcribe=False), Shape(2, 14, 224, transcribe=False)
-    ask3, ask4, ask8 = (Shape(p, d, 224, transcribe=False, vision="frozen") for p, d in ((3, 14), (4, 12), (8, 6)))
-    window, read1 = Shape(1, 16, 224, transcribe=True), Shape(1, 10, 448, transcribe=True)
-    read2 = Shape(2, 8, 448, transcribe=True)
-    few, few_ask = Shape(1, 32, 128, transcribe=True, rows=3), Shape(1, 32, 128, transcribe=False, rows=4, fields=0.8)
-    see = [(1.0, Shape(1, 64, 64, transcribe=True, vision="only"))]
+    ask1, ask2, ask4, ask8, ask12 = (
+        Shape(pages, documents, 224, transcribe=False, vision="frozen") for pages, documents in ((1, 8), (2, 6), (4, 4), (8, 3), (12, 2))
+    )
+    window, read1 = Shape(1, 7, 224, transcribe=True), Shape(1, 3, 640, transcribe=True)
+    read2 = Shape(2, 2, 640, transcribe=True, vision="frozen")
+    few, few_ask = Shape(1, 12, 128, transcribe=True, rows=3), Shape(1, 10, 160, transcribe=False, rows=4, fields=0.8)
+    see = [(1.0, Shape(1, 20, 64, transcribe=True, vision="only"))]
     copy = [(0.6, few), (0.4, few_ask)]
-    page = [(0.3, window), (0.1, read1), (0.05, few), (0.25, ask1), (0.25, ask2), (0.05, few_ask)]
-    document = [(0.38, window), (0.14, read1), (0.04, read2), (0.12, ask1), (0.11, ask2), (0.07, ask3), (0.09, ask4), (0.05, ask8)]
+    page = [(0.3, window), (0.1, read1), (0.05, few), (0.3, ask1), (0.2, ask2), (0.05, few_ask)]
+    document = [
+        (0.12, window), (0.08, read1), (0.03, read2), (0.03, few_ask),
+        (0.24, ask1), (0.17, ask2), (0.16, ask4), (0.12, ask8), (0.05, ask12),
+    ]  # fmt: skip
     if trained:
-        return [Stage("document", minutes, document, peak=0.4, decay_from=0.1)]
+        return [Stage("document", minutes, document, peak=0.35, decay_from=0.2)]
     return [
         Stage("see", minutes * 0.04, see),
         Stage("copy", minutes * 0.12, copy),
@@ -71,13 +77,18 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
     ]
 
 
+# Of the documents trained on.
+SHARES = Shares(mentions=0.25, sentences=0.22, long_values=0.06, hollow=0.05)
+
+
 @dataclass(frozen=True)
 class Options:
     """Of one training run."""
 
     minutes: float = 120.0
     seed: int = 0
-    start: str | None = None  # a model directory whose weights to go on from
+    start: str | None = None  # a model directory, or the folder of a run, whose weights to go on from
+    threads: int = 2  # batches computed side by side, and averaged, in every step
     learning_rate: float = 3e-3  # of Muon, for matrices
     adam_rate: float = 2e-3  # for everything else
     warm_up: int = 40  # steps
@@ -86,7 +97,6 @@ class Options:
     slot_weight: float = 0.5
     value_weight: float = 0.5
     end_weight: float = 2.0  # of the token that ends an answer
-    compile: bool = True
 
 
 class Trainer:
@@ -99,7 +109,11 @@ class Trainer:
         self.typesetter = Typesetter(style)
         self.reader = Reader(self.size, style.height // 14, style.width // 14)
         if options.start is not None:
-            load_checkpoint_state(self.reader, dict(Checkpoint.open(Path(options.start)).tensors("")))
+            self._start_from(Path(options.start))
+        # A thread per batch waits for the others once a step; torch's own threads would do so at every operation, which costs
+        # most of the time on a machine that others use too.
+        torch.set_num_threads(1)
+        self._workers = ThreadPoolExecutor(options.threads, initializer=torch.set_num_threads, initargs=(1,))
         matrices, others = [], []
         for name, parameter in self.reader.named_parameters():
             hidden = parameter.ndim == 2 and not any(k in name for k in ("embed", "head", "position", "patch"))
@@ -116,10 +130,6 @@ class Trainer:
         """Train to the end of the curriculum, saving a state every two minutes."""
         self.out.mkdir(parents=True, exist_ok=True)
         self.resume()
-        if self.options.compile:
-            for block in (*self.reader.visual.blocks, *self.reader.layers):
-                block.compile(dynamic=False)
-        torch._dynamo.config.cache_size_limit = 64
         start = 0.0
         for stage in curriculum(self.options.minutes, trained=self.options.start is not None):
             end = start + stage.minutes * 60
@@ -135,14 +145,15 @@ class Trainer:
             while self.elapsed < end:
                 done = (self.elapsed - start) / (end - start)
                 rate = stage.peak * (1.0 if done < stage.decay_from else max(0.03, (1 - done) / (1 - stage.decay_from)))
-                self.train(batches.next(), rate * min(1.0, (self.step + 1) / self.options.warm_up))
+                step = [batches.next() for _ in range(self.options.threads)]
+                self.train(step, rate * min(1.0, (self.step + 1) / self.options.warm_up))
                 now = time.monotonic()
                 self.elapsed += now - last
                 last = now
                 if now - logged > 20:
                     logged = now
                     self._log(stage, self.averages)
-                if now - evaluated > 240 and stage.name != "see":
+                if now - evaluated > 600 and stage.name != "see":
                     self._log(stage, self.evaluate())
                     evaluated = last = time.monotonic()  # not counted as training
                 if now - saved > 120:
@@ -152,43 +163,51 @@ class Trainer:
             batches.close()
         self._save()
 
-    def train(self, batch: Batch, rate: float) -> None:
-        """One optimiser step; `rate` scales both learning rates."""
-        o, vision = self.options, batch.shape.vision
-        ink = torch.from_numpy(batch.patches).float() / 255
-        characters = torch.from_numpy(batch.characters)
+    def train(self, batches: Sequence[Batch], rate: float) -> None:
+        """One optimiser step over the mean loss of `batches`; `rate` scales both learning rates."""
         self.reader.train()
-        self.reader.visual.requires_grad_(vision != "frozen")
-        if vision == "only":
-            guesses = self.reader.character_head(self.reader.visual(ink)).unflatten(-1, (8, -1))
-            loss = F.cross_entropy(guesses.flatten(0, -2), characters.flatten())
-            self._average("characters", loss.item())
-        else:
-            out = self.reader(ink, torch.from_numpy(batch.tokens))
-            labels, cells = torch.from_numpy(batch.labels), torch.from_numpy(batch.cells)
-            asked, pointed = labels != IGNORE, cells != IGNORE
-            answer = F.cross_entropy(out.logits[asked], labels[asked], reduction="none")
-            weights = torch.where(labels[asked] == USER, o.end_weight, 1.0)
-            # The first pointer finds the visual token; the second reads it again, once the place in it is known.
-            pointer = torch.stack([F.cross_entropy(layer[pointed], cells[pointed]) for layer in out.pointers]).mean()
-            slot = F.cross_entropy(out.slots[pointed], torch.from_numpy(batch.slots)[pointed])
-            seen, fetched = (F.cross_entropy(g.flatten(0, -2), characters.flatten()) for g in (out.characters, out.fetched))
-            loss = (answer * weights).sum() / weights.sum() + o.pointer_weight * pointer + o.slot_weight * slot
-            loss = loss + o.character_weight * seen + o.value_weight * fetched
-            task = "read" if batch.shape.transcribe else "ask"
-            self._average(f"{task}{batch.shape.pages}", answer.mean().item())
-            self._average(f"pointer_{task}{batch.shape.pages}", pointer.item())
-            self._average(f"slot_{task}", slot.item())
-            self._average("characters", seen.item())
-            self._average("fetched", fetched.item())
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
-        for optimiser, full in ((self.muon, o.learning_rate), (self.adam, o.adam_rate)):
+        parameters = list(self.reader.parameters())
+        for parameter, *gradients in zip(parameters, *self._workers.map(self._gradients, batches), strict=True):
+            there = [gradient for gradient in gradients if gradient is not None]
+            parameter.grad = torch.stack(there).sum(0) / len(batches) if there else None
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for optimiser, full in ((self.muon, self.options.learning_rate), (self.adam, self.options.adam_rate)):
             for group in optimiser.param_groups:
                 group["lr"] = full * rate
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         self.step += 1
+
+    def _gradients(self, batch: Batch) -> Sequence[Tensor | None]:
+        """Of the loss of one batch, by every parameter; None where it has no part in it. Runs on a worker thread."""
+        return torch.autograd.grad(self._loss(batch), list(self.reader.parameters()), allow_unused=True)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        o, vision = self.options, batch.shape.vision
+        ink = torch.from_numpy(batch.patches).float() / 255
+        characters = torch.from_numpy(batch.characters)
+        if vision == "only":
+            guesses = self.reader.character_head(self.reader.visual(ink)).unflatten(-1, (8, -1))
+            loss = F.cross_entropy(guesses.flatten(0, -2), characters.flatten())
+            self._average("characters", loss.item())
+            return loss
+        out = self.reader(ink, torch.from_numpy(batch.tokens), frozen_vision=vision == "frozen")
+        labels, cells = torch.from_numpy(batch.labels), torch.from_numpy(batch.cells)
+        asked, pointed = labels != IGNORE, cells != IGNORE
+        answer = F.cross_entropy(out.logits[asked], labels[asked], reduction="none")
+        weights = torch.where(labels[asked] == USER, o.end_weight, 1.0)
+        # The first pointer finds the visual token; the second reads it again, once the place in it is known.
+        pointer = torch.stack([F.cross_entropy(layer[pointed], cells[pointed]) for layer in out.pointers]).mean()
+        slot = F.cross_entropy(out.slots[pointed], torch.from_numpy(batch.slots)[pointed])
+        seen, fetched = (F.cross_entropy(g.flatten(0, -2), characters.flatten()) for g in (out.characters, out.fetched))
+        task = "read" if batch.shape.transcribe else "ask"
+        self._average(f"{task}{batch.shape.pages}", answer.mean().item())
+        self._average(f"pointer_{task}{batch.shape.pages}", pointer.item())
+        self._average(f"slot_{task}", slot.item())
+        self._average("characters", seen.item())
+        self._average("fetched", fetched.item())
+        loss = (answer * weights).sum() / weights.sum() + o.pointer_weight * pointer + o.slot_weight * slot
+        return loss + o.character_weight * seen + o.value_weight * fetched
 
     # -- looking at it
 
@@ -197,19 +216,17 @@ class Trainer:
         """Held-out documents. Under teacher forcing an answer is all right exactly when greedy decoding gives it."""
         self.reader.eval()
         out: dict[str, float] = {}
-        with torch.compiler.set_stance("force_eager"):
-            for shape in (Shape(1, 24, 448, True), *(Shape(p, 24, 224, False) for p in (1, 2, 4))):
-                maker = SampleMaker(self.typesetter, Writer(HELD_OUT, seed))
-                batch = maker.batch(shape)
-                ink = torch.from_numpy(batch.patches).float() / 255
-                logits = self.reader(ink, torch.from_numpy(batch.tokens)).logits
-                labels = torch.from_numpy(batch.labels)
-                right = (logits.argmax(-1) == labels) | (labels == IGNORE)
-                if shape.transcribe:
-                    out["eval_read_error"] = 1 - right[labels != IGNORE].float().mean().item()
-                else:
-                    answers = [right[d, a].all().item() for d, all_ in enumerate(batch.answers) for a in all_]
-                    out[f"eval_ask{shape.pages}"] = sum(answers) / len(answers)
+        for shape in (Shape(1, 16, 640, True), *(Shape(p, d, 224, False) for p, d in ((1, 24), (4, 16), (8, 12)))):
+            batch = SampleMaker(self.typesetter, Writer(HELD_OUT, seed, SHARES)).batch(shape)
+            ink = torch.from_numpy(batch.patches).float() / 255
+            logits = self.reader(ink, torch.from_numpy(batch.tokens)).logits
+            labels = torch.from_numpy(batch.labels)
+            right = (logits.argmax(-1) == labels) | (labels == IGNORE)
+            if shape.transcribe:
+                out["eval_read_error"] = 1 - right[labels != IGNORE].float().mean().item()
+            else:
+                answers = [right[d, a].all().item() for d, all_ in enumerate(batch.answers) for a in all_]
+                out[f"eval_ask{shape.pages}"] = sum(answers) / len(answers)
         return out
 
     def _average(self, name: str, value: float) -> None:
@@ -223,10 +240,17 @@ class Trainer:
 
     # -- keeping it
 
+    def _start_from(self, path: Path) -> None:
+        run = path / "state.pt"
+        if run.exists():
+            self.reader.load_state_dict(torch.load(run, weights_only=True)["reader"])
+        else:
+            load_checkpoint_state(self.reader, dict(Checkpoint.open(path).tensors("")))
+
     def _save(self) -> None:
         state = {
             "options": asdict(self.options), "style": self.style.to_json(), "size": asdict(self.size),
-            "reader": {k.replace("_orig_mod.", ""): v for k, v in self.reader.state_dict().items()},
+            "reader": self.reader.state_dict(),
             "muon": self.muon.state_dict(), "adam": self.adam.state_dict(),
             "elapsed": self.elapsed, "step": self.step, "averages": self.averages,
         }  # fmt: skip
@@ -246,16 +270,18 @@ class Trainer:
         self.elapsed, self.step, self.averages = state["elapsed"], state["step"], state["averages"]
 
 
-def train(out: Path, options: Options) -> None:
-    """Train in the reader's style, or go on where `out` stands, and write the model to `out`/model."""
-    trainer = Trainer(PRESETS["reader"], options, out)
+def train(out: Path, options: Options, style: Style = PRESETS["reader"]) -> None:
+    """Train on pages of `style`, or go on where `out` stands, and write the model to `out`/model."""
+    trainer = Trainer(style, options, out)
+    (out / "pid").write_text(f"{os.getpid()}\n", encoding="utf-8")  # for others on the machine: kill -STOP, kill -CONT
     trainer.run()
     write_package(trainer.reader, trainer.typesetter, out / "model")
 
 
 def package_state(out: Path, target: Path) -> None:
     """Write the model that a run in `out` has reached so far."""
-    trainer = Trainer(PRESETS["reader"], Options(compile=False), out)
+    style = Style.from_json(torch.load(out / "state.pt", weights_only=True)["style"], str(out))
+    trainer = Trainer(style, Options(), out)
     trainer.resume()
     write_package(trainer.reader, trainer.typesetter, target)
 
@@ -264,7 +290,7 @@ class _Prefetcher:
     """Makes batches on another thread, a few ahead."""
 
     def __init__(self, typesetter: Typesetter, stage: Stage, seed: int) -> None:
-        self._maker = SampleMaker(typesetter, Writer(TRAINING, seed, mentions=0.25))
+        self._maker = SampleMaker(typesetter, Writer(TRAINING, seed, SHARES))
         self._stage = stage
         self._queue: queue.Queue[Batch | BaseException] = queue.Queue(3)
         self._closed = threading.Event()

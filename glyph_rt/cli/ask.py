@@ -5,17 +5,51 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glyph_rt.cli.connection import Connection
 from glyph_rt.cli.progress import page_progress
+from glyph_rt.errors import OptionError
 from glyph_rt.memory import MIB, Limits, parse_size, peak_rss_bytes
 from glyph_rt.texts import read_text
 
 if TYPE_CHECKING:
     from glyph_rt.documents import Answer, Document
+    from glyph_rt.language import Sampling
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How the answer is drawn: the options of `language.Sampling` as the command line spells them."""
+
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    draft: bool = True
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    json_schema: Path | None = None
+    regex: str | None = None
+
+    def sampling(self) -> Sampling:
+        """Raises OptionError for values out of range, and as `values`."""
+        from glyph_rt.language import JSON_SCHEMA, REGEX, Constraint, Sampling
+
+        values = self.values()
+        forms = {kind: values.pop(kind) for kind in (JSON_SCHEMA, REGEX)}
+        constraint = next((Constraint(kind, source) for kind, source in forms.items() if source is not None), None)
+        return Sampling(**values, constraint=constraint)
+
+    def values(self) -> dict[str, Any]:
+        """The options by name, the schema as text. Raises OptionError for two forms, InputError for a file that cannot be read."""
+        if self.json_schema is not None and self.regex is not None:
+            raise OptionError("an answer has one form: give --json-schema or --regex")
+        return asdict(self) | {"json_schema": None if self.json_schema is None else read_text(str(self.json_schema), MIB)}
 
 
 @dataclass(frozen=True)
@@ -26,11 +60,11 @@ class AskOptions:
     question: str
     model: Path | None
     style: str | None
-    max_new_tokens: int | None
-    temperature: float
-    seed: int
-    draft: bool
+    system: str
+    drawing: Drawing
+    thinking: bool
     encoder: str
+    quant: str | None
     kv_bytes: str
     text_bytes: str
     as_json: bool
@@ -55,18 +89,21 @@ def _answer(options: AskOptions) -> None:
     """Cheap checks first: torch is not even imported for a file that cannot be read."""
     limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes))
     text = read_text(options.file, limits.text_bytes)
-    from glyph_rt.language import Sampling
+    from glyph_rt.language import Channel, Quant
     from glyph_rt.runtime import Runtime
 
-    sampling = Sampling(options.max_new_tokens, options.temperature, options.seed, options.draft)
+    sampling = options.drawing.sampling()
     start = time.perf_counter()
-    with Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits) as runtime:
+    quant = Quant.parse(options.quant)
+    with Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant) as runtime:
         load_s = time.perf_counter() - start
-        with page_progress("reading") as progress, runtime.read(text, progress) as document:
+        with page_progress("reading") as progress, runtime.read(text, progress, system=options.system) as document:
             answer = document.ask(options.question, sampling)
-            for piece in answer:
-                if not options.as_json:
-                    print(piece, end="", flush=True)
+            for piece in answer.pieces():
+                if piece.channel == Channel.THINKING and options.thinking:
+                    print(piece.text, end="", flush=True, file=sys.stderr)
+                elif piece.channel == Channel.ANSWER and not options.as_json:
+                    print(piece.text, end="", flush=True)
             figures = report(document, answer, load_s)
             kv_bytes = runtime.arena.used + answer.kv_bytes
     figures["memory"] = {"kv_bytes": kv_bytes, "peak_rss_bytes": peak_rss_bytes()}
@@ -88,6 +125,7 @@ def report(document: Document, answer: Answer, load_s: float) -> dict[str, Any]:
     before_question = read.typeset_s + read.encode_s + read.prefill_s
     return {
         "answer": answer.text,
+        "thinking": answer.thinking,
         "finish_reason": answer.finish_reason,
         "usage": {
             "text_tokens": usage.text_tokens,

@@ -7,33 +7,36 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from glyph_rt.cli.ask import AskOptions
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.errors import OptionError
 from glyph_rt.memory import parse_size
 from glyph_rt.service.client import Client, Reply
 from glyph_rt.texts import read_text
-from glyph_rt.v1 import documents_pb2
+from glyph_rt.v1 import answers_pb2, documents_pb2
 
 if TYPE_CHECKING:
-    from glyph_rt.cli.ask import AskOptions
     from glyph_rt.cli.connection import Connection
 
 
 def run(options: AskOptions, server: Connection) -> None:
     """Upload, ask, delete. Raises OptionError for options that are the server's own, ServiceError for what it refuses."""
-    if options.model or options.style or options.encoder != "auto" or options.kv_bytes != "1GiB":
-        raise OptionError("--model, --style, --encoder and --kv-bytes are the server's own; start it with them")
+    if options.model or options.style or options.encoder != "auto" or options.quant or options.kv_bytes != "1GiB":
+        raise OptionError("--model, --style, --encoder, --quant and --kv-bytes are the server's own; start it with them")
+    drawing = options.drawing.values()
     text = read_text(options.file, parse_size(options.text_bytes))
     with Client(server.address, server.access()) as client:
         with page_progress("reading") as progress:
-            document = client.read(text, _pages(progress))
+            document = client.read(text, _pages(progress), system=options.system)
         try:
-            sampling: dict[str, Any] = {"temperature": options.temperature, "seed": options.seed, "draft": options.draft}
-            reply = client.ask(options.question, document=document.id, max_new_tokens=options.max_new_tokens, **sampling)
-            with reply:
-                for piece in reply:
-                    if not options.as_json:
-                        print(piece, end="", flush=True)
+            thinking = options.thinking or options.as_json  # which reports thoughts in any case
+            with client.ask(options.question, document=document.id, thinking=thinking, **drawing) as reply:
+                for piece in reply.pieces():
+                    if piece.channel == answers_pb2.ANSWER_CHANNEL_THINKING:
+                        if options.thinking:
+                            print(piece.text, end="", flush=True, file=sys.stderr)
+                    elif not options.as_json:
+                        print(piece.text, end="", flush=True)
         finally:
             client.delete(document.id)
     figures = report(document, reply)
@@ -54,12 +57,11 @@ def _pages(show: Callable[[documents_pb2.ReadProgress], None] | None) -> Callabl
 
 def report(document: documents_pb2.Document, reply: Reply) -> dict[str, Any]:
     """The JSON object of an answer that has ended: the keys of a local `ask`, without load and memory. Seconds are the server's."""
-    from glyph_rt.v1 import answers_pb2
-
     assert reply.done is not None, "the answer has not ended"
     usage, timings, read = reply.done.usage, reply.done.timings, document.timings
     return {
         "answer": reply.text,
+        "thinking": reply.thinking,
         "finish_reason": answers_pb2.FinishReason.Name(reply.done.finish_reason).removeprefix("FINISH_REASON_").lower(),
         "usage": {
             "text_tokens": usage.text_tokens,

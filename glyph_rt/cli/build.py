@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import BuildError, EncoderError, ParityError
 from glyph_rt.memory import MIB
-from glyph_rt.vision import default_store
+from glyph_rt.vision import GpuUse, default_store
 from glyph_rt.vision.device import open_device
 from glyph_rt.vision.golden import Golden, check, explained, golden_path
 from glyph_rt.vision.gpu import Gpu, find_gpu
@@ -42,7 +42,7 @@ class BuildOptions:
     onnx: Path | None = None
     out: Path | None = None
     limit: int = DEFAULT_LIMIT  # bytes
-    device: str = "auto"  # library that runs the proof: see GpuUse
+    use: GpuUse = field(default_factory=GpuUse)  # by the proof
 
 
 def run(options: BuildOptions) -> None:
@@ -94,7 +94,7 @@ class _Job:
         if self.gpu is not None and self.gpu.compute_capability == profile.compute_capability:
             golden = Golden.load(golden_path(checkpoint, default_store(), kind.colour), checkpoint.digest)
             try:
-                parity = prove(checkpoint, Engine(manifest, built.plan), trt, golden, self.options.device)
+                parity = prove(checkpoint, Engine(manifest, built.plan), trt, golden, self.options.use)
             except ParityError as error:
                 raise self._explained(error, graph, profile, manifest, golden) from None
             manifest = dataclasses.replace(manifest, parity={"cosine": parity.cosine, "error": parity.error})
@@ -116,7 +116,7 @@ class _Job:
         print(f"glyph-rt: {error}; building again to see at which block", file=sys.stderr)
         try:
             shown = build_engine(self.trt, graph, of_page(profile, page.width, page.height), manifest.depth, observed=True)
-            encoder = ObservedTensorRTEncoder(self.checkpoint, Engine(manifest, shown.plan), self.trt, open_device(self.options.device))
+            encoder = ObservedTensorRTEncoder(self.checkpoint, Engine(manifest, shown.plan), self.trt, open_device(self.options.use))
         except EncoderError as problem:  # which is no reason to lose what is already known
             return ParityError(f"{error}; it could not be built again to be looked into ({problem})", error.page)
         return explained(error, encoder, page, profile.precision)
@@ -146,9 +146,9 @@ class _Job:
         )
 
 
-def prove(checkpoint: Checkpoint, engine: Engine, trt: TensorRT, golden: Golden, library: str = "auto") -> Parity:
+def prove(checkpoint: Checkpoint, engine: Engine, trt: TensorRT, golden: Golden, use: GpuUse | None = None) -> Parity:
     """Run a new engine on the golden pages. Raises ParityError, with the figures, when it does not reproduce them."""
-    return check(TensorRTEncoder(checkpoint, engine, trt, open_device(library)), golden, engine.manifest.precision)
+    return check(TensorRTEncoder(checkpoint, engine, trt, open_device(use or GpuUse())), golden, engine.manifest.precision)
 
 
 def _exported(checkpoint: Checkpoint, kind: GraphKind) -> Path:

@@ -38,6 +38,10 @@ StyleOption = Annotated[
         "--style", metavar="NAME|FILE", help="Page style: a preset, theme or mode, joined by +, or a JSON file. Default: the model's own."
     ),
 ]
+QuantOption = Annotated[
+    str | None, typer.Option("--quant", metavar="int8|int4", help="Keep the decoder's weights smaller; costs some quality.")
+]
+ReserveOption = Annotated[str, typer.Option("--reserve", metavar="SIZE", help="Part of the budget that the plan leaves alone.")]
 TextBytesOption = Annotated[str, typer.Option("--text-bytes", metavar="SIZE", help="Largest text to take on.")]
 
 
@@ -47,13 +51,25 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
     model: ModelOption = None,
     style: StyleOption = None,
+    system: Annotated[str, typer.Option(metavar="TEXT", help="What the model is told before the pages.")] = "",
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens. Default: 512, or what the context leaves.")] = None,
     temperature: Annotated[float, typer.Option(help="0 takes the most likely token every time.")] = 0.0,
     seed: Annotated[int, typer.Option(help="With a temperature: the same seed gives the same answer.")] = 0,
     draft: Annotated[
         bool, typer.Option("--draft/--no-draft", help="Check guesses from the document's text, several tokens a step; changes no token.")
     ] = True,
+    top_k: Annotated[int, typer.Option(help="With a temperature: draw among so many likeliest tokens; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="With a temperature: draw among the likeliest that together have this probability.")] = 1.0,
+    min_p: Annotated[
+        float, typer.Option(help="With a temperature: draw among tokens at least this share as likely as the likeliest.")
+    ] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: what was said before becomes less likely.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End the answer before this text; may be given again.")] = None,
+    json_schema: Annotated[Path | None, typer.Option(metavar="FILE", help="The answer is JSON that this schema allows.")] = None,
+    regex: Annotated[str | None, typer.Option(metavar="PATTERN", help="The whole answer matches this pattern, in Rust's syntax.")] = None,
+    thinking: Annotated[bool, typer.Option("--thinking", help="Show on standard error what the model thinks before it answers.")] = False,
     encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
+    quant: QuantOption = None,
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
     text_bytes: TextBytesOption = "16MiB",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming the answer.")] = False,
@@ -68,14 +84,13 @@ def ask(
     insecure: InsecureOption = False,
 ) -> None:
     """Answer QUESTION from FILE: render it to pages, encode them, and decode the answer."""
-    from glyph_rt.cli.ask import AskOptions, run
+    from glyph_rt.cli.ask import AskOptions, Drawing, run
 
     at = None if server is None else Connection(server, ca, cert, key, token_file, insecure)
-    run(
-        AskOptions(
-            file, question, model, style, max_new_tokens, temperature, seed, draft, encoder, kv_bytes, text_bytes, as_json, stats, at
-        )
+    drawing = Drawing(
+        max_new_tokens, temperature, seed, draft, top_k, top_p, min_p, repetition_penalty, tuple(stop or ()), json_schema, regex
     )
+    run(AskOptions(file, question, model, style, system, drawing, thinking, encoder, quant, kv_bytes, text_bytes, as_json, stats, at))
 
 
 @app.command()
@@ -101,6 +116,11 @@ def serve(
     model: ModelOption = None,
     style: StyleOption = None,
     encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch or onnx.")] = "auto",
+    quant: QuantOption = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory for everything; --kv-bytes then follows from a dry run at start.")
+    ] = None,
+    reserve: ReserveOption = "1GiB",
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values of all documents and answers.")] = "1GiB",
     text_bytes: TextBytesOption = "16MiB",
     pages: Annotated[int | None, typer.Option(help="Most pages of one text. Default: what the model's context holds.")] = None,
@@ -109,7 +129,7 @@ def serve(
     tenant_documents: Annotated[int | None, typer.Option(help="Of the documents, one tenant's. Default: all.")] = None,
     tenant_streams: Annotated[int | None, typer.Option(help="Of the readings and answers, one tenant's. Default: all.")] = None,
     upload_bytes: Annotated[str, typer.Option(metavar="SIZE", help="All texts being uploaded or read together.")] = "64MiB",
-    kept_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Texts of all documents together.")] = "256MiB",
+    open_text_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Texts of all documents together, with their layouts.")] = "256MiB",
     deadline: Annotated[float, typer.Option(help="Longest call, in seconds.")] = 600.0,
     idle: Annotated[float, typer.Option(help="Seconds without a question after which a document is forgotten.")] = 3600.0,
     drain: Annotated[float, typer.Option(help="Seconds that calls under way get to end after SIGTERM.")] = 30.0,
@@ -128,6 +148,9 @@ def serve(
         Path | None, typer.Option(metavar="FILE", help="Append a JSON line for every call: who, what, when; never a text.")
     ] = None,
     metrics: Annotated[str | None, typer.Option(metavar="IP:PORT", help="Serve Prometheus metrics there; loopback only.")] = None,
+    traces: Annotated[
+        str | None, typer.Option(metavar="URL", help="Export OpenTelemetry traces there, by OTLP over gRPC; needs the `otel` extra.")
+    ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON objects instead of lines for people.")] = False,
 ) -> None:
     """Serve gRPC (proto/glyph_rt/v1) until SIGTERM or Ctrl-C."""
@@ -139,6 +162,9 @@ def serve(
             model=model,
             style=style,
             encoder=encoder,
+            quant=quant,
+            budget=budget,
+            reserve=reserve,
             kv_bytes=kv_bytes,
             text_bytes=text_bytes,
             pages=pages,
@@ -147,7 +173,7 @@ def serve(
             tenant_documents=tenant_documents,
             tenant_streams=tenant_streams,
             upload_bytes=upload_bytes,
-            kept_bytes=kept_bytes,
+            open_text_bytes=open_text_bytes,
             deadline=deadline,
             idle=idle,
             drain=drain,
@@ -158,6 +184,7 @@ def serve(
             insecure=insecure,
             audit=audit,
             metrics=metrics,
+            traces=traces,
             log_json=log_json,
         )
     )
@@ -178,6 +205,28 @@ def top(
     from glyph_rt.cli.top import run
 
     run(Connection(server, ca, cert, key, token_file, insecure), interval, once)
+
+
+@app.command()
+def plan(
+    budget: Annotated[str, typer.Option(metavar="SIZE", help="Memory to plan: of this process on a CPU, of the GPU on one.")],
+    model: ModelOption = None,
+    style: StyleOption = None,
+    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
+    quant: QuantOption = None,
+    reserve: ReserveOption = "1GiB",
+    text_bytes: TextBytesOption = "16MiB",
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Open the model and run its worst case, or estimate from config.json alone.")
+    ] = True,
+    device: Annotated[str, typer.Option(help="With --no-measure: cpu or cuda.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="With --no-measure: fp32, bf16 or fp16.")] = "fp32",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say how a memory budget is spent, and how many pages and documents it leaves room for."""
+    from glyph_rt.cli.plan import PlanOptions, run
+
+    run(PlanOptions(budget, model, style, encoder, quant, reserve, text_bytes, measure, device, precision, as_json))
 
 
 DeviceOption = Annotated[
@@ -230,8 +279,9 @@ def build(
     """Build the vision tower's TensorRT engine for one box. Needs TensorRT, or the `rtx` extra, and the `export` extra."""
     from glyph_rt.cli.build import BuildOptions, run
     from glyph_rt.memory import parse_size
+    from glyph_rt.vision import GpuUse
 
-    run(BuildOptions(model, profile, colour, onnx, out, parse_size(limit), device))
+    run(BuildOptions(model, profile, colour, onnx, out, parse_size(limit), GpuUse(device)))
 
 
 app.add_typer(engines, name="engines")
@@ -239,17 +289,47 @@ app.add_typer(token, name="token")
 app.add_typer(bench, name="bench")
 
 
+@app.command(name="eval")
+def evaluate(
+    suite: Annotated[str, typer.Option(help="reader, ocr, needle, ruler, longbench or mrcr.")] = "reader",
+    model: ModelOption = None,
+    style: StyleOption = None,
+    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Keep every answer, the figures and the plots there; run again to resume.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FILE|DIR", help="The benchmark's own files (longbench, mrcr; ruler, ocr).")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="DIR", help="LongBench's folder with dataset2prompt.json.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Questions of a task, or of a grid's cell. Default: the suite's own.")] = None,
+    lengths: Annotated[str, typer.Option(metavar="N,N,..", help="Characters of made-up texts (needle, ruler).")] = "500,1000,2000,4000",
+    kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
+    text_bytes: TextBytesOption = "16MiB",
+    failures: Annotated[int, typer.Option(help="Print so many answers that are not right, on standard error.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure how well a model reads. Needs the `eval` extra."""
+    from glyph_rt.cli.eval import EvalOptions, run
+
+    run(EvalOptions(suite, model, style, encoder, out, data, config, size, lengths, kv_bytes, text_bytes, failures, as_json))
+
+
 @app.command(name="train-reader")
 def train_reader(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run keeps its state, its log and, at the end, the model.")],
     minutes: Annotated[float, typer.Option(help="Length of the schedule, in minutes of training.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
-    start: Annotated[Path | None, typer.Option(metavar="MODEL", help="Go on from this model's weights instead of from scratch.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="MODEL|RUN", help="Go on from the weights of a model or a run instead of from scratch.")
+    ] = None,
+    style: Annotated[str, typer.Option(metavar="NAME|FILE", help="Pages to train on: a grid of character cells.")] = "reader",
+    threads: Annotated[int, typer.Option(help="Batches computed side by side in every step.")] = 2,
 ) -> None:
     """Train the embedded reader; run it again to resume."""
     from glyph_rt.export.reader.train import Options, train
+    from glyph_rt.typeset import load_style
 
-    train(out, Options(minutes=minutes, seed=seed, start=None if start is None else str(start)))
+    options = Options(minutes=minutes, seed=seed, start=None if start is None else str(start), threads=threads)
+    train(out, options, load_style(style))
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from glyph_rt.errors import OptionError
 from glyph_rt.memory import Limits, parse_size
+from glyph_rt.plan import Budget
 from glyph_rt.service.address import Address
 from glyph_rt.service.limits import ServiceLimits
 
@@ -28,6 +29,9 @@ class ServeOptions:
     model: Path | None
     style: str | None
     encoder: str
+    quant: str | None
+    budget: str | None
+    reserve: str
     kv_bytes: str
     text_bytes: str
     pages: int | None
@@ -36,7 +40,7 @@ class ServeOptions:
     tenant_documents: int | None
     tenant_streams: int | None
     upload_bytes: str
-    kept_bytes: str
+    open_text_bytes: str
     deadline: float
     idle: float
     drain: float
@@ -47,6 +51,7 @@ class ServeOptions:
     insecure: bool
     audit: Path | None
     metrics: str | None
+    traces: str | None
     log_json: bool
 
 
@@ -60,7 +65,6 @@ def run(options: ServeOptions) -> None:
         tenant_documents=options.tenant_documents,
         tenant_streams=options.tenant_streams,
         upload_bytes=parse_size(options.upload_bytes),
-        kept_bytes=parse_size(options.kept_bytes),
         deadline_s=options.deadline,
         idle_s=options.idle,
         drain_s=options.drain,
@@ -73,34 +77,45 @@ def run(options: ServeOptions) -> None:
     security.check(address)
     if metrics is not None:
         check_metrics(metrics)
-    # Whether a page was drawn before can be told by the time it takes, so tenants share no drawn pages.
-    kept = {"page_bytes": 0} if security.identifies else {}
-    limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes), pages=options.pages, **kept)
+    # Whether a page was drawn or encoded before can be told by the time it takes, so tenants share neither. (KV is kept by tenant.)
+    kept = {"page_bytes": 0, "encoded_bytes": 0} if security.identifies else {}
+    limits = Limits(
+        kv_bytes=parse_size(options.kv_bytes),
+        text_bytes=parse_size(options.text_bytes),
+        open_text_bytes=parse_size(options.open_text_bytes),
+        pages=options.pages,
+        **kept,
+    )
     own.check_against(limits)
+    budget = None if options.budget is None else Budget(parse_size(options.budget), parse_size(options.reserve))
     logs.configure(start, as_json=options.log_json)
     if missing := security.missing(address):
         logs.LOG.warning("serving other machines without %s", missing)
 
     def open_runtime() -> Runtime:
+        from glyph_rt.language import Quant
         from glyph_rt.runtime import Runtime
 
-        return Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits)
+        quant = Quant.parse(options.quant)
+        return Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant, budget=budget)
 
-    asyncio.run(_serve(address, own, security, options.audit, metrics, open_runtime))
+    asyncio.run(_serve(address, own, security, options, metrics, open_runtime))
 
 
 async def _serve(
     address: Address,
     limits: ServiceLimits,
     security: Security,
-    audit: Path | None,
+    options: ServeOptions,
     metrics: Address | None,
     open_runtime: Callable[[], Runtime],
 ) -> None:
     from glyph_rt.service.logs import LOG
     from glyph_rt.service.server import Server, serve
+    from glyph_rt.service.tracing import Tracing
 
-    server = Server(address, limits, security, audit)
+    tracing = None if options.traces is None else Tracing.to(options.traces)
+    server = Server(address, limits, security, options.audit, tracing)
     LOG.info("libraries loaded")
     with ExitStack() as cleanup:
         if metrics is not None:

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from glyph_rt.language.segments import KVSegment, KVTail
 
-FEW_ROWS = 32  # up to here two matrix products beat torch's fused CPU kernel, which works on blocks of 32 rows
-
 
 @dataclass(frozen=True)
 class Past:
@@ -61,13 +59,13 @@ class StepBatch:
     """
 
     def __init__(self, parts: Sequence[Rows]) -> None:
-        self.spans: list[tuple[KVTail, int, int]] = []  # tail, rows [start, stop)
+        self.spans: list[Span] = []
         self.shared: list[_Shared] = []
         before: dict[int, _Shared] = {}  # by place in the chain, what the part before attends to
         at = 0
         for part in parts:
             stop = at + len(part.tokens)
-            self.spans.append((part.past.tail, at, stop))
+            self.spans.append(Span(part.past.tail, at, stop))
             here: dict[int, _Shared] = {}
             for place, segment in enumerate(s for s in part.past.segments if s.tokens):
                 last = before.get(place)
@@ -77,59 +75,66 @@ class StepBatch:
                     self.shared.remove(last)  # type: ignore[arg-type]  # not None: start is its start
                 self.shared.append(here[place])
             before, at = here, stop
+        self._rows = at
+        self._sizes = [span.stop - span.start for span in self.spans]
 
     def advance(self) -> None:
         """Make the rows part of their tails, once every layer has written them and nothing can fail any more."""
-        for tail, start, stop in self.spans:
-            tail.advance(stop - start)
+        for span in self.spans:
+            span.tail.advance(span.stop - span.start)
 
     def attend(self, layer: int, query: Tensor, kv: Tensor, scale: float) -> Tensor:
         """Write the rows' keys and values to their tails, and attend: query [rows, heads, d], kv [rows, 2, kv_heads, d], rotated, to
         [rows, heads, d]."""
-        rows, heads, dim = query.shape
-        grouped = query.view(rows, kv.shape[2], -1, dim)  # [rows, kv_heads, group, d]
-        parts = [self._private(layer, tail, grouped[start:stop], kv[start:stop], scale) for tail, start, stop in self.spans]
-        out, lse = parts[0] if len(parts) == 1 else (torch.cat(outs) for outs in zip(*parts, strict=True))
+        grouped = query.view(len(query), kv.shape[2], -1, query.shape[2])  # [rows, kv_heads, group, d]
+        new = torch.split(kv.permute(1, 2, 0, 3), self._sizes, 2)  # [2, kv_heads, own rows, d]
+        own = zip(self.spans, torch.split(grouped, self._sizes), new, strict=True)
+        parts = [span.attend(layer, q, rows, scale) for span, q, rows in own]
+        out, lse = parts[0] if len(parts) == 1 else (torch.cat(each) for each in zip(*parts, strict=True))
         for shared in self.shared:
-            whole = shared.start == 0 and shared.stop == rows
-            span = slice(shared.start, shared.stop)
-            keys, values = shared.segment.layer(layer)
-            merged = _merge((out[span], lse[span]), _attend(grouped[span], keys, values, scale))
-            if whole:
-                out, lse = merged
+            keys, values = shared.segment.layers[layer]
+            if shared.stop - shared.start == self._rows:
+                out, lse = _merge((out, lse), _attend(grouped, keys, values, scale))
             else:
-                out[span], lse[span] = merged
-        return out.reshape(rows, heads, dim)
+                rows = slice(shared.start, shared.stop)
+                out[rows], lse[rows] = _merge((out[rows], lse[rows]), _attend(grouped[rows], keys, values, scale))
+        return out.reshape(query.shape)
 
-    @staticmethod
-    def _private(layer: int, tail: KVTail, query: Tensor, kv: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """New tokens of one turn over its tail and each other."""
-        tail.write(layer, kv)
-        if len(query) == 1:
-            return _attend(query, *tail.read(layer, tail.length + 1), scale)
-        own = _attend_causal(query, kv, scale)
-        return _merge(own, _attend(query, *tail.read(layer, tail.length), scale)) if tail.length else own
+
+class Span:
+    """Rows [start, stop) of a step, which one tail gets. Views of the tail are cut once per step and not once per layer."""
+
+    def __init__(self, tail: KVTail, start: int, stop: int) -> None:
+        self.tail, self.start, self.stop = tail, start, stop
+        self._single = stop - start == 1
+        self._places = tail.place(stop - start)
+        self._past = tail.layers(tail.length + self._single)
+
+    def attend(self, layer: int, query: Tensor, new: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values [2, kv_heads, rows, d], and attend to the tail and to each other; as `_attend`."""
+        self._places[layer].copy_(new)
+        keys, values = self._past[layer]
+        if self._single:  # its own place is part of the past already
+            return _attend(query, keys, values, scale)
+        own = _attend_causal(query, new, scale)
+        return _merge(own, _attend(query, keys, values, scale)) if self.tail.length else own
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Every row of query [rows, kv_heads, group, d] over all keys [kv_heads, tokens, d]: output of query's shape, and log-sum-exp
+    """Every row of query [rows, kv_heads, group, d] over all keys [1, kv_heads, tokens, d]: output of query's shape, and log-sum-exp
     fp32 [rows, kv_heads, group]."""
     rows, kv_heads, group, dim = query.shape
-    packed = query.transpose(0, 1).reshape(kv_heads, rows * group, dim)
-    if packed.shape[1] <= FEW_ROWS and packed.dtype == torch.float32:
-        scores = torch.baddbmm(packed.new_empty(()), packed, keys.transpose(1, 2), beta=0, alpha=scale)
-        weights = torch.softmax(scores, -1)
-        out = weights @ values
-        lse = scores.amax(-1) - weights.amax(-1).log()  # the largest weight is exp(largest score - lse)
-    else:
-        out, lse = flash(packed[:, None], keys[:, None], values[:, None], scale, causal=False)
+    if rows == 1:  # the batch of one that the kernel wants
+        return flash(query, keys, values, scale, causal=False)
+    packed = query.transpose(0, 1).reshape(1, kv_heads, rows * group, dim)
+    out, lse = flash(packed, keys, values, scale, causal=False)
     return out.view(kv_heads, rows, group, dim).transpose(0, 1), lse.view(kv_heads, rows, group).transpose(0, 1)
 
 
-def _attend_causal(query: Tensor, kv: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The new tokens among themselves; as `_attend`. K and V of a KV head are seen by its query heads through a stride of zero."""
+def _attend_causal(query: Tensor, new: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """New tokens among themselves; as `_attend`. K and V of a KV head are seen by its query heads through a stride of zero."""
     packed = query.permute(1, 2, 0, 3)  # [kv_heads, group, rows, d]
-    keys, values = (t.transpose(0, 1)[:, None].expand(-1, packed.shape[1], -1, -1) for t in kv.unbind(1))
+    keys, values = (t[:, None].expand(-1, packed.shape[1], -1, -1) for t in new.unbind(0))
     out, lse = flash(packed, keys, values, scale, causal=True)
     return out.permute(2, 0, 1, 3), lse.permute(2, 0, 1)
 

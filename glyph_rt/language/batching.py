@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Protocol, TypeVar
@@ -109,8 +110,8 @@ class StepLoop:
         """Run a turn to its end."""
         turn.wake = self._wake
         with self._changed:
-            self._turns.append(turn)
             self._work_came()
+            self._turns.append(turn)
 
     def reading(self, past: Past, priority: int = 0) -> Reading:
         """A reading that prefills into `past.tail`."""
@@ -124,8 +125,8 @@ class StepLoop:
         with self._changed:
             if reading not in self._readings:
                 raise ClosedError("this reading was closed")
-            reading.waiting.append(page)
             self._work_came()
+            reading.waiting.append(page)
 
     def drop(self, reading: Reading) -> None:
         """Forget a reading, once no step has a page of it."""
@@ -145,28 +146,30 @@ class StepLoop:
             self._work_came()
 
     def _work_came(self) -> None:
+        """With the lock held, until which what came is in its place: the thread takes the lock first."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="glyph-decoder", daemon=True)
-            self._thread.start()
-            atexit.register(self._leave, self._thread)
+            thread = _LoopThread(self)
+            thread.start()
+            self._thread = thread
+            _THREADS.add(thread)
         self._changed.notify_all()
 
-    def _leave(self, thread: threading.Thread) -> None:
-        """The process ends: end the thread first, since torch aborts when it is killed inside it."""
+    def leave(self) -> None:
+        """The process ends: the thread ends before its next step."""
         with self._changed:
             self._leaving = True
             self._changed.notify_all()
-        thread.join()
 
     # -- the loop's thread
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """The thread's life: until there has been no work for a while."""
         try:
             self._run_steps()
-            atexit.unregister(self._leave)
         except BaseException as error:  # a defect of ours; whoever waits must not wait for ever
             with self._changed:
-                self._thread, turns, self._turns = None, self._turns, []
+                self._thread = None
+                turns, self._turns = self._turns, []
                 for reading in self._readings:
                     reading.fail(error)
                 self._changed.notify_all()
@@ -252,14 +255,36 @@ class StepLoop:
         embeddings = self.model.embed([token for rows in parts for token in rows.tokens])
         batch = StepBatch(parts)
         wanted: list[int] = []
-        for rows, (_, start, stop) in zip(parts, batch.spans, strict=True):
+        for rows, span in zip(parts, batch.spans, strict=True):
             if rows.image is not None and rows.visual is not None:
-                embeddings[start:stop][rows.image] = rows.visual.to(embeddings)
-            wanted += range(stop - rows.wanted, stop)
+                embeddings[span.start : span.stop][rows.image] = rows.visual.to(embeddings)
+            wanted += range(span.stop - rows.wanted, span.stop)
         hidden = self.model.forward(embeddings, _positions(parts), batch)
-        logits = torch.split(self.model.logits(hidden[wanted]), [rows.wanted for rows in parts])
+        logits = self.model.logits(hidden if len(wanted) == len(hidden) else hidden[wanted])
         batch.advance()
-        return list(logits)
+        return list(torch.split(logits, [rows.wanted for rows in parts]))
+
+
+class _LoopThread(threading.Thread):
+    """Runs a loop; a daemon, since it may have to wait for work for ever."""
+
+    def __init__(self, loop: StepLoop) -> None:
+        super().__init__(target=loop.run, name="glyph-decoder", daemon=True)
+        self.loop = weakref.ref(loop)
+
+
+_THREADS: weakref.WeakSet[_LoopThread] = weakref.WeakSet()  # a thread that has ended is in no hands any more
+
+
+@atexit.register
+def _end_threads() -> None:
+    """torch aborts the process when it is killed inside a thread, be it that the thread only frees the model which nobody else has."""
+    for thread in list(_THREADS):
+        loop = thread.loop()
+        if loop is not None:
+            loop.leave()
+        del loop
+        thread.join()
 
 
 def _positions(parts: Sequence[Rows]) -> Tensor:

@@ -1,6 +1,6 @@
 """Decoder: the layers of transformers' Glm4v text model, run as one short loop over the rows of a step.
 
-transformers' own modules spend four fifths of a small decode step outside their matrix products (bench/decode.py). The weights stay in
+transformers' own modules spend most of a small decode step outside their matrix products (bench/decode.py). The weights stay in
 its modules, where quantisation finds them; what is run here is the same function of them, which tests hold to the stock model:
 
 - q, k and v are one product;
@@ -23,7 +23,7 @@ from glyph_rt.language.attention import StepBatch
 
 
 class Decoder:
-    """Embeddings to hidden states. Takes a loaded Glm4vTextModel over: its q, k and v projections are joined in place."""
+    """Embeddings to hidden states, by the modules of a loaded Glm4vTextModel after `join_projections`."""
 
     def __init__(self, text: Glm4vTextModel) -> None:
         config = text.config
@@ -49,9 +49,9 @@ class Decoder:
             _rotate(qkv[:, :rotated], turns)
             kv = qkv[:, self.heads :].view(rows, 2, self.kv_heads, self.head_dim)
             mixed = batch.attend(index, qkv[:, : self.heads], kv, self._scale)
-            x = x + layer.after_attention(layer.out(mixed.view(rows, -1)))
+            x = layer.after_attention.added_to(x, layer.out(mixed.view(rows, -1)))
             gate, up = layer.gate_up(layer.before_mlp(x)).chunk(2, -1)
-            x = x + layer.after_mlp(layer.down(F.silu(gate).mul_(up)))
+            x = layer.after_mlp.added_to(x, layer.down(F.silu(gate).mul_(up)))
         return self._norm(x)
 
     def _turns(self, positions: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class _Layer:
     """One layer's modules, looked up once: a module's attribute costs more than an addition."""
 
     def __init__(self, layer: Any) -> None:
-        self.qkv = _join_qkv(layer.self_attn)
+        self.qkv = layer.self_attn.qkv_proj
         self.out, self.gate_up, self.down = layer.self_attn.o_proj, layer.mlp.gate_up_proj, layer.mlp.down_proj
         self.before_attention, self.after_attention = _Norm(layer.input_layernorm), _Norm(layer.post_self_attn_layernorm)
         self.before_mlp, self.after_mlp = _Norm(layer.post_attention_layernorm), _Norm(layer.post_mlp_layernorm)
@@ -80,13 +80,24 @@ class _Norm:
         self._floor = torch.tensor((size * norm.variance_epsilon) ** 0.5, device=weight.device)
 
     def __call__(self, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        normed: Tensor = x * self._weight / torch.hypot(length, self._floor)
+        normed: Tensor = x * self._weight / self._length(x)
         return normed.to(x.dtype)
 
+    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """residual + norm(x), in fewer kernels."""
+        return torch.addcdiv(residual, x * self._weight, self._length(x)).to(x.dtype)
 
-def _join_qkv(attention: Any) -> nn.Linear:
-    """The three projections as one, in the module's place of the three, so that their memory is not held twice."""
+    def _length(self, x: Tensor) -> Tensor:
+        return torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32), self._floor)
+
+
+def join_projections(text: Glm4vTextModel) -> None:
+    """Make one linear of each layer's q, k and v, in their place, so that their memory is not held twice."""
+    for layer in text.layers:
+        _join(layer.self_attn)
+
+
+def _join(attention: Any) -> None:
     parts = [attention.q_proj, attention.k_proj, attention.v_proj]
     with torch.device("meta"):
         joined = nn.Linear(parts[0].in_features, sum(part.out_features for part in parts))
@@ -94,7 +105,6 @@ def _join_qkv(attention: Any) -> nn.Linear:
     joined.bias = nn.Parameter(torch.cat([part.bias for part in parts]), requires_grad=False)
     attention.qkv_proj = joined
     del attention.q_proj, attention.k_proj, attention.v_proj
-    return joined
 
 
 def _rotate(x: Tensor, turns: Tensor) -> None:

@@ -11,7 +11,8 @@ from transformers.models.glm4v.modeling_glm4v import Glm4vTextModel
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import ModelError
 from glyph_rt.language.attention import StepBatch
-from glyph_rt.language.decoder import Decoder
+from glyph_rt.language.decoder import Decoder, join_projections
+from glyph_rt.language.quantise import Quant, quantise
 from glyph_rt.language.segments import KVShape
 
 TEXT_PREFIX = "model.language_model."
@@ -21,7 +22,7 @@ HEAD = "lm_head."
 class LanguageModel:
     """The decoder and its output head. Stateless: everything remembered lives in the KV memory handed in."""
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32, quant: Quant | None = None) -> None:
         config = checkpoint.config.text_config
         with torch.device("meta"):
             text = Glm4vTextModel._from_config(config, dtype=dtype)
@@ -33,16 +34,21 @@ class LanguageModel:
             head = text.embed_tokens.weight if tied else next(checkpoint.tensors(HEAD))[1].to(dtype)
         except RuntimeError as error:
             raise ModelError(f"the decoder's tensors do not fit its configuration: {' '.join(str(error).split())[:300]}") from None
+        join_projections(text)
+        if quant is not None:  # before the rest follows, so that the device never holds what is not quantised yet
+            quantise(text.layers, quant, device)
         self._text = text.to(device).eval().requires_grad_(False)
         self._decoder = Decoder(self._text)
         self._head: Tensor = nn.Parameter(head, requires_grad=False).to(device)
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.quant = device, dtype, quant
         self.context = int(config.max_position_embeddings)  # tokens of prompt and answer together
         self.kv_shape = KVShape(config.num_hidden_layers, self._decoder.kv_heads, self._decoder.head_dim, dtype, device)
 
     @property
     def weight_bytes(self) -> int:
-        return sum(int(p.nbytes) for p in self._text.parameters()) + self._head.nbytes
+        tied = self._head.data_ptr() == self._text.embed_tokens.weight.data_ptr()
+        held = [*self._text.parameters(), *self._text.buffers(), *([] if tied else [self._head])]
+        return sum(int(tensor.nbytes) for tensor in held)
 
     @torch.inference_mode()
     def embed(self, tokens: Sequence[int]) -> Tensor:

@@ -199,6 +199,7 @@ class SegmentStore:
                 self._clock += 1
                 run.pins, run.used = run.pins - 1, self._clock
                 self._free_unless_needed(run)
+            lease._runs, lease.segments = (), ()  # whoever keeps the lease must not keep what it gave back
             self.arena.recheck()
 
     def _needed(self, run: Run) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -39,9 +41,10 @@ class KVSegment:
     def tokens(self) -> int:
         return self.kv.shape[3]
 
-    def layer(self, index: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of one layer: views [kv_heads, tokens, head_dim]."""
-        return self.kv[index, 0], self.kv[index, 1]
+    @cached_property
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer: views [1, kv_heads, tokens, head_dim]."""
+        return _layers(self.kv)
 
     def first(self, tokens: int) -> KVSegment:
         """The segment's first tokens, in the same memory: what a longer document with the same beginning shares."""
@@ -55,27 +58,29 @@ class KVSegment:
 class KVTail:
     """Keys and values being written, up to a capacity fixed at the start. Owned by one turn or one reading.
 
-    A forward pass writes every layer's new tokens behind `length`, then `advance` makes them part of the past; what was not advanced
-    over may be written again.
+    A forward pass puts every layer's new tokens behind `length`, then `advance` makes them part of the past; what was not advanced
+    over may be written again. Raises MemoryError when there is less memory than was reserved.
     """
 
     def __init__(self, shape: KVShape, capacity: int) -> None:
         size = (shape.layers, 2, shape.kv_heads, capacity, shape.head_dim)
-        self._kv: Tensor | None = torch.empty(size, dtype=shape.dtype, device=shape.device)
+        try:
+            self._kv: Tensor | None = torch.empty(size, dtype=shape.dtype, device=shape.device)
+        except RuntimeError as error:  # what torch's allocators raise
+            raise MemoryError(f"no memory for the KV of {capacity:,} tokens, though it was reserved") from error
         self.capacity = capacity
         self.length = 0
 
-    def write(self, layer: int, kv: Tensor) -> None:
-        """Put [new, 2, kv_heads, head_dim] behind the past of `layer`. The caller has reserved the room."""
-        end = self.length + len(kv)
+    def place(self, tokens: int) -> Sequence[Tensor]:
+        """Of each layer, where the next tokens' keys and values go: [2, kv_heads, tokens, head_dim]. The caller has reserved the room."""
+        end = self.length + tokens
         if end > self.capacity:
             raise ValueError(f"{end} tokens in a tail of {self.capacity}")
-        self._buffer()[layer, :, :, self.length : end] = kv.permute(1, 2, 0, 3)
+        return self._buffer()[:, :, :, self.length : end].unbind(0)
 
-    def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """The first `tokens` tokens of a layer: keys and values as views [kv_heads, tokens, head_dim]."""
-        kv = self._buffer()[layer, :, :, :tokens]
-        return kv[0], kv[1]
+    def layers(self, tokens: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer's first tokens: views [1, kv_heads, tokens, head_dim]."""
+        return _layers(self._buffer()[:, :, :, :tokens])
 
     def advance(self, tokens: int) -> None:
         self.length += tokens
@@ -104,3 +109,8 @@ class KVTail:
         if self._kv is None:
             raise ClosedError("this KV tail was closed")
         return self._kv
+
+
+def _layers(kv: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """[layers, 2, kv_heads, tokens, head_dim], cut by layer into keys and values, with a batch of one as attention kernels want it."""
+    return list(zip(kv[:, None, 0].unbind(0), kv[:, None, 1].unbind(0), strict=True))

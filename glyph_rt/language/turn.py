@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -96,7 +97,7 @@ class Turn:
             self.steps += 1
             self._position += 1
         if rows.wanted:
-            if not logits.isfinite().all():
+            if not math.isfinite(logits.sum()):
                 raise NonFiniteError("the decoder produced NaN or infinity; use fp32 or bf16 weights")
             self._take(self._draw(logits))
 
@@ -107,9 +108,10 @@ class Turn:
     def _draw(self, logits: Tensor) -> list[int]:
         """The model's own tokens, up to the first that the draft does not have. What was drafted behind it is forgotten."""
         draft, self._draft = self._draft, []
-        drawn: list[int] = []
+        answer, drawn = list(self.answer), []
         for row in logits:
-            drawn.append(self._sampler.next(row))
+            drawn.append(self._sampler.next(row, answer))
+            answer.append(drawn[-1])
             if drawn[-1] in self._stop_ids or drawn != draft[: len(drawn)]:
                 break
         kept = len(drawn) - 1  # drafts that are now part of the answer
@@ -137,6 +139,7 @@ class Turn:
             return
         self.finish_reason, self._error = reason, error
         self._on_end()
+        self.past = Past((), self.past.tail)  # an answer may be kept for long; the memory it stood on is not its to keep
         self._outbox.put(None)
         self._ended.set()
 

@@ -35,7 +35,7 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServiceServicer):
                 idle_s=own.idle_s,
                 tenant_documents=own.tenant_documents or own.documents,
                 tenant_streams=own.tenant_streams or own.streams,
-                kept_bytes=own.kept_bytes,
+                kept_bytes=runtime.texts.budget,
             )
             memory = pb.RuntimeMemory(
                 weight_bytes=plan.weights,
@@ -47,7 +47,7 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServiceServicer):
                 uptime_s=time.monotonic() - desk.started,
                 streams=desk.streams.used,
                 upload_bytes=desk.uploads.used,
-                kept_bytes=desk.library.texts.used,
+                kept_bytes=runtime.texts.used,
                 documents=len(desk.library),
                 readings=tally.readings,
                 pages=tally.pages,

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from glyph_rt.documents import Answer, Document
 from glyph_rt.errors import InputError, InternalError, LimitError
-from glyph_rt.language import Sampling
-from glyph_rt.service.calls import Call, Context, Desk, well_formed
+from glyph_rt.language import Channel, Constraint, Piece, Sampling
+from glyph_rt.language.sampling import MOST_STOPS
+from glyph_rt.service.calls import Call, Context, Desk, check_data, well_formed
 from glyph_rt.service.documents import note_reading, timings_message
-from glyph_rt.service.source import Source
+from glyph_rt.service.library import Entry
+from glyph_rt.service.source import quotes
 from glyph_rt.service.work import AnswerRun, Reading
 from glyph_rt.v1 import answers_pb2 as pb
 from glyph_rt.v1 import answers_pb2_grpc
@@ -22,15 +24,20 @@ if TYPE_CHECKING:
 
 COLDEST = 1e-6  # a temperature below this draws the most likely token too, and further below it is 0 in single precision
 _REASONS = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
+_CHANNELS = {Channel.THINKING: pb.ANSWER_CHANNEL_THINKING, Channel.ANSWER: pb.ANSWER_CHANNEL_ANSWER}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a question is about. inline: read for this question only."""
+    """What a question is about, and what it follows. entry: where the document is kept; None: it was read for this question only."""
 
     document: Document
-    source: Source
-    inline: bool
+    entry: Entry | None = None
+    after: Answer | None = None
+
+    @property
+    def inline(self) -> bool:
+        return self.entry is None
 
 
 class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
@@ -43,12 +50,18 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         desk = self._desk
         async with desk.call("Ask", context, stream=True) as call:
             well_formed(request)
-            _check_question(request.question, desk.limits.question_bytes)
+            check_data(request.question, "question", "question", desk.limits.question_bytes)
+            check_data(request.system, "system", "system text", desk.limits.question_bytes)
             sampling = _sampling(request.sampling)
             with ExitStack() as cleanup:
                 subject = await self._subject(request, call, cleanup)
                 call.stage = "prefill"
-                run = AnswerRun(desk.workers.answerers, lambda: subject.document.ask(request.question, sampling))
+                run = AnswerRun(
+                    desk.workers.answerers,
+                    lambda: subject.document.ask(request.question, sampling, after=subject.after),
+                    lambda answer: _done(answer, subject.inline),
+                    request.thinking,
+                )
                 cleanup.callback(run.close)
                 answer = await run.start()
                 cached = 0 if subject.inline else answer.usage.cached_tokens
@@ -61,11 +74,12 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
                     if last:
                         desk.telemetry.piece(now - last)
                     last = now
-                    await context.write(pb.AskResponse(piece=pb.AnswerPiece(text=piece)))
+                    await context.write(pb.AskResponse(piece=_piece(piece)))
                 call.stage = "send"
-                # Finding the places takes as long as laying the text out, so not on the event loop.
-                citations = await desk.workers.answer(lambda: _citations(subject.source, answer.text))
-                done = _done(answer, subject.inline, citations)
+                done = run.conclusion
+                run.close()
+                if subject.entry is not None:
+                    done.conversation_id = desk.library.remember(subject.entry, answer)
                 self._note(call, done)
                 await context.write(pb.AskResponse(done=done))
 
@@ -74,12 +88,19 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         desk, limits = self._desk, call.runtime.limits
         kind = request.WhichOneof("subject")
         if kind == "document_id":
+            if request.system:
+                told = "a system text goes with a text; this document was read before"
+                raise InputError(told, public=told, field="system")
             entry = desk.library.get(call.tenant, request.document_id, use=True)
             call.facts["document"] = entry.id
-            return Subject(entry.document, entry.source, inline=False)
+            after = desk.library.answer(entry, request.conversation_id) if request.conversation_id else None
+            return Subject(entry.document, entry, after)
         if kind is None:
             told = "a question needs a document_id or a text"
             raise InputError(told, public=told, field="subject")
+        if request.conversation_id:
+            told = "a text sent along has no conversation"
+            raise InputError(told, public=told, field="conversation_id")
         if "\0" in request.text:
             told = "the text holds NUL characters"
             raise InputError(told, public=told, field="text")
@@ -88,49 +109,57 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
             told = f"the text has {size:,} bytes and the limit is {limits.text_bytes:,}"
             raise LimitError(told, public=told, field="text")
         desk.uploads.take(size)
-        text = request.text
+        text, system = request.text, request.system
         call.facts["bytes"], call.stage = size, "read"
-        reading = Reading(desk.workers.readers, call.runtime, lambda: text)
-        # The text is held until the call ends, for its citations, and until the worker has let go of it.
-        cleanup.callback(reading.when_over, lambda: desk.uploads.give(size))
+        reading = Reading(
+            desk.workers.readers,
+            lambda progress: call.runtime.read(text, progress, system=system, tenant=call.tenant),
+            lambda: desk.uploads.give(size),
+        )
         try:
-            document, source = await reading.result()
+            document = await reading.document()
         finally:
             reading.close()
         # A running answer shares the document's memory, so closing both in any order gives all of it back.
         cleanup.callback(document.close)
         note_reading(desk, call, reading.queued_s, document)
-        return Subject(document, source, inline=True)
+        return Subject(document)
 
     def _note(self, call: Call, done: pb.AnswerDone) -> None:
         """Tell telemetry and the audit log of an answer that has ended."""
         telemetry, usage, timings = self._desk.telemetry, done.usage, done.timings
         telemetry.stage("prefill", timings.prefill_s)
         telemetry.stage("decode", timings.decode_s)
+        if timings.restore_s > 0:
+            telemetry.stage("restore", timings.restore_s)
         telemetry.answered(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, timings.first_piece_s, timings.decode_s)
         call.facts |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
 
 
-def _check_question(question: str, limit: int) -> None:
-    size = len(question.encode())
-    if size > limit:
-        told = f"the question has {size:,} bytes and the limit is {limit:,}"
-        raise LimitError(told, public=told, field="question")
-    if "\0" in question:
-        told = "the question holds NUL characters"
-        raise InputError(told, public=told, field="question")
-
-
 def _sampling(options: pb.SamplingOptions) -> Sampling:
     """Raises OptionError for values out of range."""
-    most = options.max_new_tokens if options.HasField("max_new_tokens") else None
-    draft = options.draft if options.HasField("draft") else True
-    temperature = 0.0 if 0 < options.temperature < COLDEST else options.temperature
-    return Sampling(most, temperature, options.seed, draft)
+    form = options.WhichOneof("constraint")
+    return Sampling(
+        max_new_tokens=options.max_new_tokens if options.HasField("max_new_tokens") else None,
+        temperature=0.0 if 0 < options.temperature < COLDEST else options.temperature,
+        seed=options.seed,
+        draft=options.draft if options.HasField("draft") else True,
+        top_k=options.top_k,
+        top_p=options.top_p if options.HasField("top_p") else 1.0,
+        min_p=options.min_p,
+        repetition_penalty=options.repetition_penalty if options.HasField("repetition_penalty") else 1.0,
+        stop=tuple(options.stop[: MOST_STOPS + 1]),  # one too many is refused, however many there are
+        constraint=None if form is None else Constraint(form, getattr(options, form)),
+    )
 
 
-def _citations(source: Source, answer: str) -> list[pb.Citation]:
-    return [pb.Citation(start=quote.start, end=quote.end, boxes=[_box(place) for place in quote.places]) for quote in source.quotes(answer)]
+def _piece(piece: Piece) -> pb.AnswerPiece:
+    return pb.AnswerPiece(text=piece.text, channel=_CHANNELS[piece.channel])
+
+
+def _citations(answer: Answer) -> list[pb.Citation]:
+    found = quotes(answer.document.layout, answer.text)
+    return [pb.Citation(start=quote.start, end=quote.end, boxes=[_box(place) for place in quote.places]) for quote in found]
 
 
 def _box(place: Place) -> pb.PageBox:
@@ -138,7 +167,7 @@ def _box(place: Place) -> pb.PageBox:
     return pb.PageBox(page=place.page, left=box.left, top=box.top, right=box.right, bottom=box.bottom)
 
 
-def _done(answer: Answer, inline: bool, citations: list[pb.Citation]) -> pb.AnswerDone:
+def _done(answer: Answer, inline: bool) -> pb.AnswerDone:
     usage, timings, reason = answer.usage, answer.timings, answer.finish_reason
     if timings is None or reason not in _REASONS:
         raise InternalError("an answer ended without saying why")
@@ -160,6 +189,7 @@ def _done(answer: Answer, inline: bool, citations: list[pb.Citation]) -> pb.Answ
             first_piece_s=timings.ttft_s,
             decode_s=timings.decode_s,
             tokens_per_s=timings.tokens_per_s,
+            restore_s=timings.restore_s,
         ),
-        citations=citations,
+        citations=_citations(answer),
     )

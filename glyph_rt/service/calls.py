@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from glyph_rt.errors import DeadlineError, InputError, UnavailableError
+from glyph_rt.errors import DeadlineError, InputError, LimitError, UnavailableError
 from glyph_rt.runtime import Runtime
 from glyph_rt.service.audit import AuditLog, Fact
 from glyph_rt.service.auth import tenant_of
@@ -20,6 +20,7 @@ from glyph_rt.service.failures import DETAILS, to_status
 from glyph_rt.service.library import Library
 from glyph_rt.service.limits import Quota, ServiceLimits, Shares
 from glyph_rt.service.telemetry import Telemetry
+from glyph_rt.service.tracing import Tracing
 from glyph_rt.service.work import Workers
 
 Context = Any  # grpc.aio.ServicerContext of some request and response
@@ -40,7 +41,7 @@ class Call:
     runtime: Runtime
     tenant: str
     stage: str = "request"  # what is under way, in case it is cancelled: request, upload, queue, read, prefill, decode or send
-    facts: dict[str, Fact] = field(default_factory=dict)  # for the audit log; never a text
+    facts: dict[str, Fact] = field(default_factory=dict)  # for the audit log and the trace; never a text
 
 
 class Desk:
@@ -49,18 +50,18 @@ class Desk:
     Calls are refused as UNAVAILABLE until `open` and again from `drain` on.
     """
 
-    def __init__(self, limits: ServiceLimits, audit: AuditLog | None = None) -> None:
+    def __init__(self, limits: ServiceLimits, audit: AuditLog | None = None, tracing: Tracing | None = None) -> None:
         self.limits = limits
         self.phase = Phase.STARTING
         self.started = time.monotonic()
-        self.workers = Workers(limits.readers, limits.answerers)
+        self.workers = Workers(limits.readers, limits.streams)
         self.library = Library(limits)
         self.streams = Quota(limits.streams, f"the server runs at most {limits.streams} readings and answers at once")
         self.uploads = Quota(limits.upload_bytes, f"the server takes at most {limits.upload_bytes:,} bytes of texts at once")
         self.telemetry = Telemetry()
         self.runtime: Runtime | None = None  # once it serves
         self._shares = Shares(limits.tenant_streams, "readings and answers")
-        self._audit = audit
+        self._audit, self._tracing = audit, tracing
         self._calls = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -93,8 +94,9 @@ class Desk:
         """Forget the documents, stop the workers, end the records; waits for the page or token each worker is at."""
         self.library.close()
         self.workers.close()
-        if self._audit is not None:
-            self._audit.close()
+        for record in (self._audit, self._tracing):
+            if record is not None:
+                record.close()
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless the accounts of documents and KV memory add up."""
@@ -114,6 +116,7 @@ class Desk:
         code, reason = grpc.StatusCode.OK, ""
         call: Call | None = None
         clock = asyncio.timeout(self.limits.deadline_s)
+        span = None if self._tracing is None else self._tracing.begin(method, dict(context.invocation_metadata() or ()))
         try:
             call = Call(self._ready(), tenant_of(context))
             with ExitStack() as held:
@@ -138,9 +141,11 @@ class Desk:
         finally:
             seconds = time.perf_counter() - start
             self.telemetry.ended(method, code.name, seconds)
+            facts = {} if call is None else {"tenant": call.tenant, **call.facts}
+            facts |= {"reason": reason} if reason else {}
+            if self._tracing is not None and span is not None:
+                self._tracing.end(span, code.name, facts)
             if self._audit is not None:
-                facts = {} if call is None else {"tenant": call.tenant, **call.facts}
-                facts |= {"reason": reason} if reason else {}
                 self._audit.record(method=method, peer=context.peer(), **facts, code=code.name, seconds=round(seconds, 4))
             self._calls -= 1
             if self._calls == 0:
@@ -154,6 +159,17 @@ class Desk:
         if self._audit is not None:
             self._audit.check()
         return self.runtime
+
+
+def check_data(text: str, field: str, name: str, limit: int) -> None:
+    """Raises LimitError for a `text`, called `name`, of more than `limit` bytes of UTF-8, InputError for one with NUL characters."""
+    size = len(text.encode())
+    if size > limit:
+        told = f"the {name} has {size:,} bytes and the limit is {limit:,}"
+        raise LimitError(told, public=told, field=field)
+    if "\0" in text:
+        told = f"the {name} holds NUL characters"
+        raise InputError(told, public=told, field=field)
 
 
 def well_formed(request: object) -> None:

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from glyph_rt.errors import GlyphError
+from glyph_rt.errors import GlyphError, OptionError
 from glyph_rt.service.access import Access
 from glyph_rt.service.failures import DETAILS
 from glyph_rt.v1 import answers_pb2, answers_pb2_grpc, documents_pb2, documents_pb2_grpc, runtime_pb2, runtime_pb2_grpc
@@ -77,18 +77,24 @@ class Patience:
 
 
 class Reply:
-    """An answer as it streams in: iterate once, or take `.text`. Close it early to stop the work on the server."""
+    """An answer as it streams in: iterate once, over the answer or over `pieces`, or take `.text`. Close it early to stop the work on
+    the server."""
 
     def __init__(self, start: Callable[[], Any], patience: Patience) -> None:
         self._start, self._patience = start, patience
         self._call = start()
         self._closed = False
-        self._pieces: list[str] = []
+        self._answer: list[str] = []
+        self._thoughts: list[str] = []
         self.accepted: answers_pb2.AnswerAccepted | None = None  # known with the first piece
         self.done: answers_pb2.AnswerDone | None = None  # known at the end
         self._stream = self._run()
 
     def __iter__(self) -> Iterator[str]:
+        return (piece.text for piece in self._stream if piece.channel != answers_pb2.ANSWER_CHANNEL_THINKING)
+
+    def pieces(self) -> Iterator[answers_pb2.AnswerPiece]:
+        """Of thoughts, if they were asked for, and answer, as they come."""
         return self._stream
 
     def __enter__(self) -> Reply:
@@ -102,14 +108,19 @@ class Reply:
         """The whole answer; waits for what has not come yet. Raises ServiceError."""
         for _ in self._stream:
             pass
-        return "".join(self._pieces)
+        return "".join(self._answer)
+
+    @property
+    def thinking(self) -> str:
+        """What the model has thought so far, if that was asked for."""
+        return "".join(self._thoughts)
 
     def close(self) -> None:
         """Stop, if it has not ended."""
         self._closed = True
         self._call.cancel()
 
-    def _run(self) -> Iterator[str]:
+    def _run(self) -> Iterator[answers_pb2.AnswerPiece]:
         while True:
             try:
                 yield from self._pieces_of_call()
@@ -121,21 +132,22 @@ class Reply:
             else:
                 return
 
-    def _pieces_of_call(self) -> Iterator[str]:
+    def _pieces_of_call(self) -> Iterator[answers_pb2.AnswerPiece]:
         with _errors():
             for event in self._call:
                 kind = event.WhichOneof("event")
                 if kind == "accepted":
                     self.accepted = event.accepted
                 elif kind == "piece":
-                    self._pieces.append(event.piece.text)
-                    yield event.piece.text
+                    thought = event.piece.channel == answers_pb2.ANSWER_CHANNEL_THINKING
+                    (self._thoughts if thought else self._answer).append(event.piece.text)
+                    yield event.piece
                 elif kind == "done":
                     self.done = event.done
 
 
 class Client:
-    """A connection to one server. Thread-safe. Every call raises ServiceError.
+    """A connection to one server. Thread-safe. Every call raises ServiceError, and OptionError for what no message can carry.
 
     timeout_s: of one call; None: the server's cap. patience_s: a request that finds no room is repeated, as the server says when, for
     at most so long; 0: never.
@@ -151,22 +163,23 @@ class Client:
         self._answers: Any = answers_pb2_grpc.AnswerServiceStub(self._channel)
         self._runtime: Any = runtime_pb2_grpc.RuntimeServiceStub(self._channel)
 
-    def read(self, text: str, progress: Callable[[documents_pb2.ReadProgress], None] | None = None) -> documents_pb2.Document:
-        """Upload a text and have it read; the document stays on the server until it is deleted or left idle."""
-        data = text.encode("utf-8", "surrogatepass")  # the server says what is wrong with it
+    def read(
+        self, text: str, progress: Callable[[documents_pb2.ReadProgress], None] | None = None, *, system: str = ""
+    ) -> documents_pb2.Document:
+        """Upload a text and have it read; the document stays on the server until it is deleted or left idle.
 
-        def attempt() -> documents_pb2.Document:
-            found: documents_pb2.Document | None = None
-            for event in self._call(self._documents.ReadDocument, _upload(data)):
-                if event.WhichOneof("event") == "document":
-                    found = event.document
-                elif progress is not None:
-                    progress(event.progress)
-            if found is None:
-                raise GlyphError("the server ended the upload without a document")
-            return found
+        system: what the model is told before the pages, for every question.
+        """
+        with _carried():
+            options = documents_pb2.ReadDocumentOptions(system=system)
+        return self._upload(self._documents.ReadDocument, documents_pb2.ReadDocumentRequest, options, text, progress)
 
-        return self._patiently(attempt)
+    def append(
+        self, document: str, text: str, progress: Callable[[documents_pb2.ReadProgress], None] | None = None
+    ) -> documents_pb2.Document:
+        """Put more text behind a document's; only pages that differ are read."""
+        options = documents_pb2.AppendDocumentOptions(document_id=document)
+        return self._upload(self._documents.AppendDocument, documents_pb2.AppendDocumentRequest, options, text, progress)
 
     def ask(
         self,
@@ -178,10 +191,48 @@ class Client:
         temperature: float = 0.0,
         seed: int = 0,
         draft: bool = True,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        stop: Sequence[str] = (),
+        json_schema: str | None = None,
+        regex: str | None = None,
+        thinking: bool = False,
+        system: str = "",
+        after: str = "",
     ) -> Reply:
-        """Ask about a document by its id, or about a text that is read for this question only."""
-        sampling = answers_pb2.SamplingOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, draft=draft)
-        request = answers_pb2.AskRequest(document_id=document, text=text, question=question, sampling=sampling)
+        """Ask about a document by its id, or about a text that is read for this question only.
+
+        The options are those of `SamplingOptions` in proto/glyph_rt/v1/answers.proto. json_schema, regex: the form of the answer, at most
+        one of them. thinking: also send thoughts. system: what the model is told before a text sent along. after:
+        `Reply.done.conversation_id` of an answer on the same document that the question refers to.
+        """
+        if json_schema is not None and regex is not None:
+            raise OptionError("an answer has one form: give json_schema or regex")
+        with _carried():
+            sampling = answers_pb2.SamplingOptions(
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=seed,
+                draft=draft,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                repetition_penalty=repetition_penalty,
+                stop=stop,
+                json_schema=json_schema,
+                regex=regex,
+            )
+            request = answers_pb2.AskRequest(
+                document_id=document,
+                text=text,
+                question=question,
+                sampling=sampling,
+                conversation_id=after,
+                thinking=thinking,
+                system=system,
+            )
         return Reply(lambda: self._call(self._answers.Ask, request), Patience(self.patience_s))
 
     def get(self, document: str) -> documents_pb2.Document:
@@ -227,6 +278,30 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _upload(
+        self, method: Any, message: Any, options: Any, text: str, progress: Callable[[documents_pb2.ReadProgress], None] | None
+    ) -> documents_pb2.Document:
+        data = text.encode("utf-8", "surrogatepass")  # the server says what is wrong with it
+        options.size_bytes = len(data)
+
+        def parts() -> Iterator[Any]:
+            yield message(options=options)
+            for start in range(0, len(data), CHUNK):
+                yield message(text=data[start : start + CHUNK])
+
+        def attempt() -> documents_pb2.Document:
+            found: documents_pb2.Document | None = None
+            for event in self._call(method, parts()):
+                if event.WhichOneof("event") == "document":
+                    found = event.document
+                elif progress is not None:
+                    progress(event.progress)
+            if found is None:
+                raise GlyphError("the server ended the upload without a document")
+            return found
+
+        return self._patiently(attempt)
+
     def _call(self, method: Any, request: object) -> Any:
         return method(request, timeout=self.timeout_s, metadata=self._metadata)
 
@@ -241,10 +316,13 @@ class Client:
                     raise
 
 
-def _upload(data: bytes) -> Iterator[documents_pb2.ReadDocumentRequest]:
-    yield documents_pb2.ReadDocumentRequest(options=documents_pb2.ReadDocumentOptions(size_bytes=len(data)))
-    for start in range(0, len(data), CHUNK):
-        yield documents_pb2.ReadDocumentRequest(text=data[start : start + CHUNK])
+@contextmanager
+def _carried() -> Iterator[None]:
+    """Raises OptionError for a value that a message cannot hold."""
+    try:
+        yield
+    except ValueError as error:  # protobuf's: a number out of its field's range, or lone surrogates
+        raise OptionError(f"the request cannot be sent: {error}") from None
 
 
 @contextmanager

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
-from glyph_rt.documents import Document, ReadTimings
+from glyph_rt.documents import Document, ProgressCallback, ReadTimings
 from glyph_rt.errors import InputError, LimitError
 from glyph_rt.runtime import Runtime
-from glyph_rt.service.calls import Call, Context, Desk, well_formed
+from glyph_rt.service.calls import Call, Context, Desk, check_data, well_formed
 from glyph_rt.service.library import Entry
 from glyph_rt.service.limits import Quota
-from glyph_rt.service.source import png
+from glyph_rt.service.source import draw_from, png
 from glyph_rt.service.work import Reading
 from glyph_rt.texts import decode_text
 from glyph_rt.v1 import documents_pb2 as pb
@@ -20,6 +20,7 @@ from glyph_rt.v1 import documents_pb2_grpc
 if TYPE_CHECKING:
     from glyph_rt.typeset import Page
 
+Part = pb.ReadDocumentRequest | pb.AppendDocumentRequest
 _STAGES = {"layout": pb.READ_STAGE_LAYOUT, "read": pb.READ_STAGE_READ}
 DEFAULT_PAGE, MOST_PER_PAGE = 50, 100  # documents of one ListDocuments response
 
@@ -33,39 +34,88 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
     async def ReadDocument(self, requests: AsyncIterator[pb.ReadDocumentRequest | None], context: Context) -> None:
         desk = self._desk
         async with desk.call("ReadDocument", context, stream=True) as call:
-            runtime = call.runtime
-            with desk.library.place(call.tenant) as place:
-                call.stage = "upload"
-                upload = Upload(desk.uploads, runtime.limits.text_bytes)
-                reading: Reading | None = None
-                try:
-                    async for request in requests:
-                        upload.add(request)
-                    size = upload.end()
-                    call.facts["bytes"] = size
-                    place.reserve(size)
-                    await context.write(_progress(pb.READ_STAGE_RECEIVED, size, size))
-                    # From here on the worker gives the upload's bytes back, when it has let go of the text.
-                    call.stage = "queue"
-                    reading = Reading(desk.workers.readers, runtime, upload.text)
-                    reading.when_over(upload.close)
-                    async for page in reading.progress():
-                        call.stage = "read"
-                        await context.write(_progress(_STAGES[page.stage], page.done, page.total))
-                    entry = place.keep(*await reading.result())
-                    note_reading(desk, call, reading.queued_s, entry.document)
-                    call.facts["document"] = entry.id
-                finally:
-                    if reading is None:
-                        upload.close()
-                    else:
-                        reading.close()
-                try:
-                    call.stage = "send"
-                    await context.write(pb.ReadDocumentResponse(document=to_message(entry)))
-                except BaseException:  # cancelled at the last moment: nobody knows the id, so nobody could delete it
-                    desk.library.discard(entry)
-                    raise
+            with desk.library.place(call.tenant) as keep:
+                system = ""
+
+                def begin(options: pb.ReadDocumentOptions) -> None:
+                    nonlocal system
+                    check_data(options.system, "options.system", "system text", desk.limits.question_bytes)
+                    system = options.system
+
+                upload = Upload(desk.uploads, call.runtime.limits.text_bytes)
+                document = await self._read(
+                    call,
+                    upload,
+                    upload.receive(requests, begin),
+                    lambda progress: call.runtime.read(upload.text(), progress, system=system, tenant=call.tenant),
+                    lambda p: _send(context, pb.ReadDocumentResponse(progress=p)),
+                )
+                entry = keep(document)
+            call.facts["document"] = entry.id
+            try:
+                await context.write(pb.ReadDocumentResponse(document=to_message(entry)))
+            except BaseException:  # cancelled at the last moment: nobody knows the id, so nobody could delete it
+                desk.library.discard(entry)
+                raise
+
+    async def AppendDocument(self, requests: AsyncIterator[pb.AppendDocumentRequest | None], context: Context) -> None:
+        desk = self._desk
+        async with desk.call("AppendDocument", context, stream=True) as call:
+            found: list[Entry] = []
+
+            def find(options: pb.AppendDocumentOptions) -> None:
+                found.append(desk.library.get(call.tenant, options.document_id, use=True))
+                call.facts["document"] = found[0].id
+
+            def read(progress: ProgressCallback) -> Document:
+                # Not its `append`: one that another call replaced meanwhile is closed, and was changed rather than lost.
+                document = found[0].document
+                return document.means.read(document.text + upload.text(), call.tenant, progress)
+
+            upload = Upload(desk.uploads, call.runtime.limits.text_bytes)
+            document = await self._read(
+                call,
+                upload,
+                upload.receive(requests, find),
+                read,
+                lambda p: _send(context, pb.AppendDocumentResponse(progress=p)),
+            )
+            try:
+                entry = desk.library.replace(found[0], document)
+            except BaseException:
+                document.close()
+                raise
+            await context.write(pb.AppendDocumentResponse(document=to_message(entry)))
+
+    async def _read(
+        self,
+        call: Call,
+        upload: Upload,
+        receive: Awaitable[int],
+        read: Callable[[ProgressCallback], Document],
+        progress: Callable[[pb.ReadProgress], Awaitable[None]],
+    ) -> Document:
+        """Receive an upload and `read` it, which runs on a worker; the document is the caller's."""
+        desk, reading = self._desk, None
+        try:
+            call.stage = "upload"
+            size = call.facts["bytes"] = await receive
+            await progress(pb.ReadProgress(stage=pb.READ_STAGE_RECEIVED, done=size, total=size))
+            # From here on the worker gives the upload's bytes back, when it has let go of the text.
+            call.stage = "queue"
+            reading = Reading(desk.workers.readers, read, upload.close)
+            async for page in reading.progress():
+                call.stage = "read"
+                await progress(pb.ReadProgress(stage=_STAGES[page.stage], done=page.done, total=page.total))
+            document = await reading.document()
+            note_reading(desk, call, reading.queued_s, document)
+            call.stage = "send"
+            return document
+        finally:
+            if reading is None:
+                upload.close()
+            else:
+                reading.close()
 
     async def GetDocument(self, request: pb.GetDocumentRequest, context: Context) -> pb.GetDocumentResponse:
         async with self._desk.call("GetDocument", context, stream=False) as call:
@@ -97,9 +147,9 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
                 told = f"first_page is {first} and the document has {last} pages"
                 raise LimitError(told, public=told, field="first_page")
             call.stage = "send"
-            drawing = entry.source.pages(first)
+            drawing = draw_from(call.runtime.typesetter, entry.document.layout, first)
             for _ in range(min(request.page_count or last, last - first + 1)):
-                await context.write(await desk.workers.read(lambda: _render(next(drawing))))
+                await context.write(await desk.workers.draw(lambda: _render(next(drawing))))
 
     async def DeleteDocument(self, request: pb.DeleteDocumentRequest, context: Context) -> pb.DeleteDocumentResponse:
         async with self._desk.call("DeleteDocument", context, stream=False) as call:
@@ -122,10 +172,21 @@ class Upload:
         self._declared: int | None = None
         self._data = bytearray()
 
-    def add(self, request: pb.ReadDocumentRequest | None) -> None:
-        """Take one message. Raises InputError, LimitError, and BusyError when the server holds too much text now."""
-        well_formed(request)
-        assert request is not None
+    async def receive(self, requests: AsyncIterator[Part | None], begin: Callable[[Any], None]) -> int:
+        """Take all messages; the size in bytes. begin: called with the options, when they have come.
+
+        Raises InputError, LimitError, and BusyError when the server holds too much text now.
+        """
+        async for request in requests:
+            well_formed(request)
+            assert request is not None
+            first = not self._begun
+            self._add(request)
+            if first:
+                begin(request.options)
+        return self._end()
+
+    def _add(self, request: Part) -> None:
         kind = request.WhichOneof("content")
         if (kind == "options") == self._begun or kind is None:
             told = "the first message of an upload carries the options, and every other one text"
@@ -143,8 +204,7 @@ class Upload:
             self._reserve(size, "text")
         self._data += request.text
 
-    def end(self) -> int:
-        """The text has arrived; its size in bytes."""
+    def _end(self) -> int:
         if not self._begun:
             told = "the upload is empty; it begins with the options"
             raise InputError(told, public=told, field="content")
@@ -178,7 +238,13 @@ class Upload:
 def note_reading(desk: Desk, call: Call, queued_s: float, document: Document) -> None:
     """Tell telemetry and the audit log of a text that was read."""
     timings, measure, telemetry = document.timings, document.measure, desk.telemetry
-    stages = {"queue": queued_s, "typeset": timings.typeset_s, "encode": timings.encode_s, "read": timings.prefill_s}
+    stages = {
+        "queue": queued_s,
+        "memory": timings.wait_s,
+        "typeset": timings.typeset_s,
+        "encode": timings.encode_s,
+        "read": timings.prefill_s,
+    }
     for name, seconds in stages.items():
         telemetry.stage(name, seconds)
     telemetry.read(measure.pages, measure.visual_tokens)
@@ -192,7 +258,7 @@ def pages_limit(runtime: Runtime) -> int:
 
 def timings_message(timings: ReadTimings) -> pb.ReadTimings:
     """Seconds of a reading, for the wire."""
-    return pb.ReadTimings(typeset_s=timings.typeset_s, encode_s=timings.encode_s, prefill_s=timings.prefill_s)
+    return pb.ReadTimings(typeset_s=timings.typeset_s, encode_s=timings.encode_s, prefill_s=timings.prefill_s, wait_s=timings.wait_s)
 
 
 def compression(document: Document) -> float:
@@ -214,6 +280,7 @@ def to_message(entry: Entry) -> pb.Document:
         compression=compression(document),
         kv_bytes=document.kv_bytes,
         timings=timings_message(document.timings),
+        prefilled_tokens=document.prefilled_tokens,
     )
     message.create_time.FromNanoseconds(int(entry.created_s * 1e9))
     return message
@@ -223,8 +290,8 @@ def _render(page: Page) -> pb.RenderPagesResponse:
     return pb.RenderPagesResponse(page=page.number, width=page.width, height=page.height, png=png(page))
 
 
-def _progress(stage: pb.ReadStage, done: int, total: int) -> pb.ReadDocumentResponse:
-    return pb.ReadDocumentResponse(progress=pb.ReadProgress(stage=stage, done=done, total=total))
+async def _send(context: Context, message: object) -> None:
+    await context.write(message)
 
 
 def _parse_token(token: str) -> int:

@@ -7,14 +7,14 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
-from glyph_rt.documents import Document
-from glyph_rt.errors import BusyError, InputError, NotFoundError
-from glyph_rt.service.limits import Quota, ServiceLimits, Shares
-from glyph_rt.service.source import Source
+from glyph_rt.documents import Answer, Document
+from glyph_rt.errors import BusyError, ConflictError, InputError, NotFoundError
+from glyph_rt.service.limits import ServiceLimits, Shares
 
+MOST_ANSWERS, MOST_TOKENS = 16, 16_384  # kept of one document's answers, for questions that follow them
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -26,32 +26,7 @@ class Entry:
     tenant: str
     number: int
     document: Document
-    source: Source
     created_s: float
-
-
-class Place:
-    """Room for one more document, and for its text once its size is known."""
-
-    def __init__(self, texts: Quota, add: Callable[[Document, Source], Entry]) -> None:
-        self._texts, self._add = texts, add
-        self._held = 0
-
-    def reserve(self, size: int) -> None:
-        """Room for a text of `size` bytes. Raises BusyError."""
-        self._texts.take(size)
-        self._held = size
-
-    def keep(self, document: Document, source: Source) -> Entry:
-        """Put the document there; the room for its text is the entry's from here on."""
-        entry = self._add(document, source)
-        self._texts.give(self._held - source.size)  # a byte order mark was dropped
-        self._held = 0
-        return entry
-
-    def release(self) -> None:
-        self._texts.give(self._held)
-        self._held = 0
 
 
 class Library:
@@ -63,10 +38,10 @@ class Library:
 
     def __init__(self, limits: ServiceLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._idle_s, self._clock = limits.documents, limits.idle_s, clock
-        self.texts = Quota(limits.kept_bytes, f"the server keeps at most {limits.kept_bytes:,} bytes of texts; delete a document")
         self._shares = Shares(limits.tenant_documents, "documents")
         self._entries: dict[str, Entry] = {}  # oldest first
         self._used_at: dict[str, float] = {}
+        self._answers: dict[str, dict[str, Answer]] = {}  # by document and conversation, oldest first; they hold no KV memory
         self._promised = 0  # readings under way that will become entries
         self._number = 0
 
@@ -79,8 +54,8 @@ class Library:
         return sum(entry.tenant == tenant for entry in self._entries.values())
 
     @contextmanager
-    def place(self, tenant: str) -> Iterator[Place]:
-        """Room for one more document of the tenant's, held for the block. Raises BusyError."""
+    def place(self, tenant: str) -> Iterator[Callable[[Document], Entry]]:
+        """Room for one more document of the tenant's, held for the block; gives the function that puts it there. Raises BusyError."""
         self.expire()
         if len(self._entries) + self._promised >= self._limit:
             told = f"the server keeps at most {self._limit} documents; delete one"
@@ -89,19 +64,29 @@ class Library:
         self._promised += 1
         kept = False
 
-        def add(document: Document, source: Source) -> Entry:
+        def keep(document: Document) -> Entry:
             nonlocal kept
             kept = True
-            return self._add(tenant, document, source)
+            return self._add(tenant, document)
 
-        place = Place(self.texts, add)
         try:
-            yield place
+            yield keep
         finally:
             self._promised -= 1
-            place.release()
             if not kept:
                 self._shares.give(tenant)
+
+    def replace(self, entry: Entry, document: Document) -> Entry:
+        """Put another document in an entry's place, under its id; answers that run on the former one keep its memory until they end.
+
+        Raises NotFoundError when the entry is gone, and ConflictError when it was replaced meanwhile.
+        """
+        if self.get(entry.tenant, entry.id, use=True) is not entry:
+            raise ConflictError("the document was replaced meanwhile")
+        self._entries[entry.id] = replaced = replace(entry, document=document)
+        self._answers.pop(entry.id, None)
+        entry.document.close()
+        return replaced
 
     def get(self, tenant: str, identity: str, *, use: bool = False) -> Entry:
         """The tenant's entry of that id; `use` counts as a question. Raises NotFoundError, and InputError for what is no id.
@@ -125,6 +110,28 @@ class Library:
         found = list(islice((e for e in self._entries.values() if e.tenant == tenant and e.number > after), size + 1))
         return found[:size], found[size - 1].number if len(found) > size else None
 
+    def remember(self, entry: Entry, answer: Answer) -> str:
+        """Keep an answer that has ended, and is closed, for a question that follows it; its id. Empty when the entry is gone."""
+        if self._entries.get(entry.id) is not entry:
+            return ""
+        kept = self._answers.setdefault(entry.id, {})
+        identity = secrets.token_hex(16)
+        kept[identity] = answer
+        while len(kept) > MOST_ANSWERS or sum(map(_turn_tokens, kept.values())) > MOST_TOKENS:
+            del kept[next(iter(kept))]
+        return identity if identity in kept else ""
+
+    def answer(self, entry: Entry, conversation: str) -> Answer:
+        """The answer of that conversation on the entry's document. Raises NotFoundError, and InputError for what is no id."""
+        if not _ID.fullmatch(conversation):
+            told = "a conversation_id is 32 hexadecimal digits"
+            raise InputError(told, public=told, field="conversation_id")
+        found = self._answers.get(entry.id, {}).get(conversation)
+        if found is None:
+            told = "no such conversation on this document: too long ago, or never made"
+            raise NotFoundError(told, public=told)
+        return found
+
     def remove(self, tenant: str, identity: str) -> None:
         """Forget a document; answers that run on it keep its memory until they end. Raises as `get`."""
         self._drop(self.get(tenant, identity))
@@ -147,23 +154,26 @@ class Library:
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless the accounts add up; readings under way aside."""
-        entries = self._entries.values()
-        held = sum(entry.source.size for entry in entries)
-        if self._entries.keys() != self._used_at.keys() or (not self._promised and held != self.texts.used):
-            raise AssertionError(f"library: {len(self._entries)} documents, {held} bytes of texts, {self.texts.used} counted")
-        if not self._promised and any(self._shares[e.tenant] != self.count(e.tenant) for e in entries):
+        if self._entries.keys() != self._used_at.keys() or not self._answers.keys() <= self._entries.keys():
+            raise AssertionError("library: documents, their times of use and their answers differ")
+        if not self._promised and any(self._shares[e.tenant] != self.count(e.tenant) for e in self._entries.values()):
             raise AssertionError("library: the tenants' shares are not their documents")
 
-    def _add(self, tenant: str, document: Document, source: Source) -> Entry:
+    def _add(self, tenant: str, document: Document) -> Entry:
         # Of the clock rather than counted: a page token must not tell one tenant how many documents others have.
         self._number = max(self._number + 1, time.monotonic_ns())
-        entry = Entry(secrets.token_hex(16), tenant, self._number, document, source, time.time())
+        entry = Entry(secrets.token_hex(16), tenant, self._number, document, time.time())
         self._entries[entry.id] = entry
         self._used_at[entry.id] = self._clock()
         return entry
 
     def _drop(self, entry: Entry) -> None:
         del self._entries[entry.id], self._used_at[entry.id]
+        self._answers.pop(entry.id, None)
         self._shares.give(entry.tenant)
-        self.texts.give(entry.source.size)
         entry.document.close()
+
+
+def _turn_tokens(answer: Answer) -> int:
+    """Tokens of an answer, its question, and what they followed."""
+    return answer.usage.prompt_tokens - answer.document.tokens + answer.usage.completion_tokens

@@ -24,7 +24,6 @@ class ServiceLimits:
     streams: int = 32  # readings and answers under way at once
     tenant_documents: int | None = None  # of these, one tenant's; None: all of them
     tenant_streams: int | None = None
-    kept_bytes: int = 256 * MIB  # texts of all documents together, which page images and citations are made from
     upload_bytes: int = 64 * MIB  # of all texts being uploaded or read together
     question_bytes: int = 16 * KIB  # of one question, in UTF-8
     message_bytes: int = 4 * MIB  # of one request message; gRPC itself refuses larger ones with RESOURCE_EXHAUSTED
@@ -32,14 +31,13 @@ class ServiceLimits:
     idle_s: float = 3600.0  # without a question, after which a document is forgotten
     keepalive_s: float = 60.0  # between pings on a quiet connection; a client that answers none within a third of it is gone
     drain_s: float = 30.0  # for calls under way to end once the server was told to stop
-    readers: int = 1  # threads that read documents; one already fills the cores
-    answerers: int = 2  # threads that answer, one token of one answer at a time
+    readers: int = 2  # threads that read documents: one draws and encodes while the other's pages are prefilled
 
     def __post_init__(self) -> None:
         for name in ("tenant_documents", "tenant_streams"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise OptionError(f"{name.replace('_', '-')} must be at least 1")
-        for name in ("documents", "streams", "upload_bytes", "kept_bytes", "question_bytes", "message_bytes", "readers", "answerers"):
+        for name in ("documents", "streams", "upload_bytes", "question_bytes", "message_bytes", "readers"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name.replace('_', '-')} must be at least 1")
         for name in ("deadline_s", "idle_s", "keepalive_s"):
@@ -50,9 +48,8 @@ class ServiceLimits:
 
     def check_against(self, limits: Limits) -> None:
         """Raises OptionError when one text that `limits` allows could not be uploaded even alone."""
-        for name in ("upload_bytes", "kept_bytes"):
-            if limits.text_bytes > getattr(self, name):
-                raise OptionError(f"{name.replace('_', '-')} must be at least text-bytes ({limits.text_bytes:,})")
+        if limits.text_bytes > self.upload_bytes:
+            raise OptionError(f"upload-bytes must be at least text-bytes ({limits.text_bytes:,})")
 
 
 class Quota:

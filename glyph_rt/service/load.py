@@ -132,7 +132,7 @@ async def measure(target: Target, cold: Pace, warm: Pace, objectives_s: dict[str
         ask = answers_pb2_grpc.AnswerServiceStub(channel).Ask
         sampling = answers_pb2.SamplingOptions(max_new_tokens=target.max_new_tokens)
 
-        async def run(name: str, pace: Pace, subject: Callable[[int], dict[str, str]]) -> None:
+        async def run(name: str, pace: Pace, subject: Callable[[int], dict[str, Any]]) -> None:
             def request(number: int) -> answers_pb2.AskRequest:
                 question = target.questions[number % len(target.questions)]
                 return answers_pb2.AskRequest(question=question, sampling=sampling, **subject(number))

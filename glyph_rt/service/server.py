@@ -32,6 +32,7 @@ from glyph_rt.service.documents import DocumentService
 from glyph_rt.service.limits import ServiceLimits
 from glyph_rt.service.logs import LOG, phase
 from glyph_rt.service.tokens import TokenFile
+from glyph_rt.service.tracing import Tracing
 from glyph_rt.v1 import answers_pb2, answers_pb2_grpc, documents_pb2, documents_pb2_grpc, runtime_pb2, runtime_pb2_grpc
 
 SERVICES = tuple(
@@ -47,13 +48,20 @@ _SPARE_CALLS = 64  # beside the limit on streams: unary calls, health watches, a
 class Server:
     """The gRPC server of one process. `start`, then `open`, then `stop`; all on one event loop."""
 
-    def __init__(self, address: Address, limits: ServiceLimits, security: Security | None = None, audit: Path | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        limits: ServiceLimits,
+        security: Security | None = None,
+        audit: Path | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         """Raises AddressError for an address that is not safe to serve at, OptionError for files that cannot be used."""
         self._security = security or Security()
         self._security.check(address)
         self._credentials = self._security.tls.credentials() if self._security.tls is not None else None
         self._tokens = TokenFile(self._security.tokens) if self._security.tokens is not None else None
-        self.desk = Desk(limits, AuditLog(audit) if audit is not None else None)
+        self.desk = Desk(limits, AuditLog(audit) if audit is not None else None, tracing)
         self.health = health.aio.HealthServicer()
         self._address = address
         self._server = self._make()

@@ -89,7 +89,8 @@ class Telemetry:
         self._cancellations.labels(stage).inc()
 
     def stage(self, name: str, seconds: float) -> None:
-        """A stage has ended: queue, typeset, encode, read (the document's prefill), prefill (the question's) or decode."""
+        """A stage has ended: queue, memory (waiting for KV), typeset, encode, read (the document's prefill), restore (bringing a document's
+        KV back), prefill (the question's, restoring and waiting included) or decode."""
         self._stages.labels(name).observe(seconds)
 
     def piece(self, seconds: float) -> None:
@@ -151,8 +152,6 @@ class _State(Collector):
             ("streams_limit", "Readings and answers that may be under way.", desk.streams.limit),
             ("upload_bytes", "Texts being uploaded or read.", desk.uploads.used),
             ("upload_limit_bytes", "Texts that may be uploaded or read at once.", desk.uploads.limit),
-            ("text_bytes", "Texts of the documents kept.", desk.library.texts.used),
-            ("text_limit_bytes", "Texts of documents that may be kept.", desk.library.texts.limit),
             ("threads", "Threads of this process.", threading.active_count()),
         ]
         counters: list[tuple[str, str, float]] = [
@@ -169,6 +168,10 @@ class _State(Collector):
             gauges += [
                 ("kv_bytes", "KV memory set aside.", runtime.arena.used),
                 ("kv_limit_bytes", "KV memory there is.", runtime.arena.budget),
+                ("kv_idle_bytes", "Of the memory set aside, what documents give to whoever needs it.", runtime.store.idle_bytes),
+                ("kv_host_bytes", "KV of idle documents in host memory.", runtime.store.host_used),
+                ("text_bytes", "Texts of the documents kept, with their layouts.", runtime.texts.used),
+                ("text_limit_bytes", "Texts of documents that may be kept.", runtime.texts.budget),
                 ("weight_bytes", "The decoder's weights.", runtime.plan().weights),
             ]
             if cache is not None:

@@ -2,6 +2,8 @@
 
 The event loop never waits for a worker to stop. Whoever closes a `Reading` or an `AnswerRun` says that nobody wants its outcome;
 the worker finishes the batch of pages or the token it is at, and then its memory comes back on its own thread.
+
+Answers are computed together by the runtime's step loop. The threads here wait for it, and turn what comes into text.
 """
 
 from __future__ import annotations
@@ -9,34 +11,30 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-from glyph_rt.documents import Answer, Document, Progress
-from glyph_rt.runtime import Runtime
-from glyph_rt.service.source import Source
+from glyph_rt.documents import Answer, Document, Progress, ProgressCallback
+from glyph_rt.language import Channel, Piece
 
 T = TypeVar("T")
+PIECES_AHEAD = 32  # of an answer, handed over and not sent yet
 
 
 class Workers:
-    """The threads that typeset, encode, prefill and decode. What waits for them is bounded by the limit on streams.
-
-    Readings and answers have threads of their own, so that a long upload does not hold up answers.
+    """Threads that read, of which there are few, so that readings do not crowd out answers; and one for every stream, so that no answer
+    waits for another's next token, or for another's turn at KV memory.
     """
 
-    def __init__(self, readers: int, answerers: int) -> None:
+    def __init__(self, readers: int, streams: int) -> None:
         self.readers = ThreadPoolExecutor(readers, "glyph-read")
-        self.answerers = ThreadPoolExecutor(answerers, "glyph-answer")
+        self.answerers = ThreadPoolExecutor(streams, "glyph-answer")
 
-    async def read(self, task: Callable[[], T]) -> T:
-        """What `task` gives, on a reader's thread."""
-        return await asyncio.wrap_future(self.readers.submit(task))
-
-    async def answer(self, task: Callable[[], T]) -> T:
-        """What `task` gives, on an answerer's thread."""
+    async def draw(self, task: Callable[[], T]) -> T:
+        """What `task` gives, on a thread of a stream that does not read."""
         return await asyncio.wrap_future(self.answerers.submit(task))
 
     def close(self) -> None:
@@ -50,10 +48,13 @@ class _StoppedError(Exception):
 
 
 class Reading:
-    """One text on its way through `Runtime.read`. Must be closed; `result()` hands the document over, else closing drops it."""
+    """One text on its way to a document. Must be closed; `document()` hands the document over, else closing drops it.
 
-    def __init__(self, pool: Executor, runtime: Runtime, text: Callable[[], str]) -> None:
-        self._runtime, self._text = runtime, text
+    read: reads it, on a worker's thread. on_end: called once the text is let go, on that thread.
+    """
+
+    def __init__(self, pool: Executor, read: Callable[[ProgressCallback], Document], on_end: Callable[[], None]) -> None:
+        self._read = read
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
         self._taken = False
@@ -61,23 +62,20 @@ class Reading:
         self.queued_s = 0.0  # waited for a thread; known once it has begun
         # Holds at most one entry per page of the document and one for its end.
         self._events: asyncio.Queue[Progress | None] = asyncio.Queue()
-        self._future: Future[tuple[Document, Source]] = pool.submit(self._run)
+        self._future: Future[Document] = pool.submit(self._run)
+        self._future.add_done_callback(lambda _: on_end())
+        self._future.add_done_callback(lambda _: self._post(None))
 
     async def progress(self) -> AsyncIterator[Progress]:
-        """Pages as they are read, until the reading has ended, well or not, and what waited for that (`when_over`) is done."""
-        self._future.add_done_callback(lambda _: self._post(None))
+        """Pages as they are read, until the reading has ended, well or not."""
         while (event := await self._events.get()) is not None:
             yield event
 
-    async def result(self) -> tuple[Document, Source]:
-        """The document, which is the caller's from here on, and its text. Raises what `Runtime.read` raised."""
-        result = await asyncio.wrap_future(self._future)
+    async def document(self) -> Document:
+        """The document, which is the caller's from here on. Raises what `read` raised."""
+        document = await asyncio.wrap_future(self._future)
         self._taken = True
-        return result
-
-    def when_over(self, do: Callable[[], None]) -> None:
-        """Call `do` once the worker has let go of the text, on its thread or, if that is over, here."""
-        self._future.add_done_callback(lambda _: do())
+        return document
 
     def close(self) -> None:
         """Stop within a batch of pages; a document that nobody took is closed."""
@@ -85,11 +83,10 @@ class Reading:
         self._future.cancel()
         self._future.add_done_callback(self._drop)
 
-    def _run(self) -> tuple[Document, Source]:
+    def _run(self) -> Document:
         self._check()
         self.queued_s = time.perf_counter() - self._submitted
-        text = self._text()
-        return self._runtime.read(text, self._page), Source(text, self._runtime.typesetter)
+        return self._read(self._page)
 
     def _page(self, progress: Progress) -> None:
         self._check()
@@ -103,50 +100,98 @@ class Reading:
         with suppress(RuntimeError):  # the loop has closed: the server is gone, and so is whoever listened
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-    def _drop(self, future: Future[tuple[Document, Source]]) -> None:
+    def _drop(self, future: Future[Document]) -> None:
         if not self._taken and not future.cancelled() and future.exception() is None:
-            future.result()[0].close()
+            future.result().close()
 
 
-class AnswerRun:
-    """One answer, one token per turn of a worker: many answers share few threads evenly, and none runs ahead of its reader.
+class AnswerRun(Generic[T]):
+    """One answer, on a thread that waits for its tokens and runs at most a few pieces ahead of whoever reads them.
 
+    conclude: called with the answer when it has come to its end, on that thread; what it gives is `conclusion`. thinking: pieces of the
+    thinking channel are wanted too.
     Must be closed. Only one of its coroutines may run at a time.
     """
 
-    def __init__(self, pool: Executor, make: Callable[[], Answer]) -> None:
-        self._pool, self._make = pool, make
+    def __init__(self, pool: Executor, make: Callable[[], Answer], conclude: Callable[[Answer], T], thinking: bool = False) -> None:
+        self._make, self._conclude, self._thinking = make, conclude, thinking
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._telling = False  # news are on their way to the event loop
         self._answer: Answer | None = None
-        self._steps: Iterator[str] = iter(())
-        self._last: Future[object] | None = None
+        self._ready: deque[Piece] = deque()
+        self._room = threading.Semaphore(PIECES_AHEAD)
+        self._closed = threading.Event()
+        self._future: Future[T | None] = pool.submit(self._work)
+        self._future.add_done_callback(lambda _: self._tell())
+
+    @property
+    def conclusion(self) -> T:
+        """Once the answer has ended."""
+        concluded = self._future.result()
+        assert concluded is not None, "an answer that was closed has no conclusion"
+        return concluded
 
     async def start(self) -> Answer:
-        """Admit the question. Raises what `Document.ask` raises."""
-        return await self._do(self._begin)
+        """Wait until the question is admitted. Raises what `Document.ask` raises."""
+        while self._answer is None:
+            if self._future.done():
+                self._future.result()
+            await self._hear()
+        return self._answer
 
-    async def pieces(self) -> AsyncIterator[str]:
-        """Pieces of the answer, never empty."""
-        while (piece := await self._do(lambda: next(self._steps, None))) is not None:
-            if piece:
-                yield piece
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """The pieces that are wanted, as they come."""
+        while True:
+            ended = self._future.done()  # looked at first: what was ready then is all there will be
+            while self._ready:
+                yield self._ready.popleft()
+                self._room.release()
+            if ended:
+                self._future.result()
+                return
+            await self._hear()
 
     def close(self) -> None:
         """Stop within one token and give the answer's memory back."""
-        if self._last is not None:
-            self._last.cancel()
-            self._last.add_done_callback(lambda _: self._finish())
+        self._closed.set()
+        self._room.release()
+        self._future.cancel()
+        self._future.add_done_callback(lambda _: self._finish())
 
-    async def _do(self, step: Callable[[], T]) -> T:
-        future = self._pool.submit(step)
-        self._last = future  # type: ignore[assignment]  # only ever cancelled and waited for
-        return await asyncio.wrap_future(future)
+    async def _hear(self) -> None:
+        await self._news.wait()
+        self._news.clear()
 
-    def _begin(self) -> Answer:
+    def _tell(self) -> None:
+        """There is news. Called by the answer's thread; what is told while earlier news are on their way goes with them."""
+        if not self._telling:
+            self._telling = True
+            with suppress(RuntimeError):  # the loop has closed: the server is gone, and so is whoever listened
+                self._loop.call_soon_threadsafe(self._told)
+
+    def _told(self) -> None:
+        self._telling = False
+        self._news.set()
+
+    def _work(self) -> T | None:
         # Kept from the first moment on: a caller that has gone meanwhile closes it all the same.
-        self._answer = self._make()
-        self._steps = self._answer.steps()
-        return self._answer
+        answer = self._answer = self._make()
+        self._tell()
+        for pieces in answer.steps():
+            for piece in pieces:
+                if piece.channel == Channel.THINKING and not self._thinking:
+                    continue
+                self._room.acquire()
+                if self._closed.is_set():  # what closing released may have been that room; there will be no more
+                    return None
+                self._ready.append(piece)
+                self._tell()
+            if self._closed.is_set():
+                answer.close()  # waits for the decoder's step, here where it holds nobody up
+                return None
+        return self._conclude(answer)
 
     def _finish(self) -> None:
         if self._answer is not None:
-            self._answer.close()
+            self._answer.cancel()  # not close: that waits for the decoder's step, and this may be the event loop

@@ -8,38 +8,67 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class AnswerChannel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ANSWER_CHANNEL_UNSPECIFIED: _ClassVar[AnswerChannel]
+    ANSWER_CHANNEL_ANSWER: _ClassVar[AnswerChannel]
+    ANSWER_CHANNEL_THINKING: _ClassVar[AnswerChannel]
+
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
     FINISH_REASON_STOP: _ClassVar[FinishReason]
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
+ANSWER_CHANNEL_UNSPECIFIED: AnswerChannel
+ANSWER_CHANNEL_ANSWER: AnswerChannel
+ANSWER_CHANNEL_THINKING: AnswerChannel
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 
 class AskRequest(_message.Message):
-    __slots__ = ("document_id", "text", "question", "sampling")
+    __slots__ = ("document_id", "text", "question", "sampling", "conversation_id", "thinking", "system")
     DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
+    THINKING_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_FIELD_NUMBER: _ClassVar[int]
     document_id: str
     text: str
     question: str
     sampling: SamplingOptions
-    def __init__(self, document_id: _Optional[str] = ..., text: _Optional[str] = ..., question: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ...) -> None: ...
+    conversation_id: str
+    thinking: bool
+    system: str
+    def __init__(self, document_id: _Optional[str] = ..., text: _Optional[str] = ..., question: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., conversation_id: _Optional[str] = ..., thinking: _Optional[bool] = ..., system: _Optional[str] = ...) -> None: ...
 
 class SamplingOptions(_message.Message):
-    __slots__ = ("max_new_tokens", "temperature", "seed", "draft")
+    __slots__ = ("max_new_tokens", "temperature", "seed", "draft", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "json_schema", "regex")
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     DRAFT_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    MIN_P_FIELD_NUMBER: _ClassVar[int]
+    REPETITION_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    REGEX_FIELD_NUMBER: _ClassVar[int]
     max_new_tokens: int
     temperature: float
     seed: int
     draft: bool
-    def __init__(self, max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., seed: _Optional[int] = ..., draft: _Optional[bool] = ...) -> None: ...
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    stop: _containers.RepeatedScalarFieldContainer[str]
+    json_schema: str
+    regex: str
+    def __init__(self, max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., seed: _Optional[int] = ..., draft: _Optional[bool] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ..., json_schema: _Optional[str] = ..., regex: _Optional[str] = ...) -> None: ...
 
 class AskResponse(_message.Message):
     __slots__ = ("accepted", "piece", "done")
@@ -60,22 +89,26 @@ class AnswerAccepted(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
 
 class AnswerPiece(_message.Message):
-    __slots__ = ("text",)
+    __slots__ = ("text", "channel")
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     text: str
-    def __init__(self, text: _Optional[str] = ...) -> None: ...
+    channel: AnswerChannel
+    def __init__(self, text: _Optional[str] = ..., channel: _Optional[_Union[AnswerChannel, str]] = ...) -> None: ...
 
 class AnswerDone(_message.Message):
-    __slots__ = ("finish_reason", "usage", "timings", "citations")
+    __slots__ = ("finish_reason", "usage", "timings", "citations", "conversation_id")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     CITATIONS_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     usage: AnswerUsage
     timings: AnswerTimings
     citations: _containers.RepeatedCompositeFieldContainer[Citation]
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[AnswerUsage, _Mapping]] = ..., timings: _Optional[_Union[AnswerTimings, _Mapping]] = ..., citations: _Optional[_Iterable[_Union[Citation, _Mapping]]] = ...) -> None: ...
+    conversation_id: str
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[AnswerUsage, _Mapping]] = ..., timings: _Optional[_Union[AnswerTimings, _Mapping]] = ..., citations: _Optional[_Iterable[_Union[Citation, _Mapping]]] = ..., conversation_id: _Optional[str] = ...) -> None: ...
 
 class Citation(_message.Message):
     __slots__ = ("start", "end", "boxes")
@@ -122,15 +155,17 @@ class AnswerUsage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., visual_tokens: _Optional[int] = ..., text_tokens: _Optional[int] = ..., pages: _Optional[int] = ..., drafted_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ...) -> None: ...
 
 class AnswerTimings(_message.Message):
-    __slots__ = ("read", "prefill_s", "first_piece_s", "decode_s", "tokens_per_s")
+    __slots__ = ("read", "prefill_s", "first_piece_s", "decode_s", "tokens_per_s", "restore_s")
     READ_FIELD_NUMBER: _ClassVar[int]
     PREFILL_S_FIELD_NUMBER: _ClassVar[int]
     FIRST_PIECE_S_FIELD_NUMBER: _ClassVar[int]
     DECODE_S_FIELD_NUMBER: _ClassVar[int]
     TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_S_FIELD_NUMBER: _ClassVar[int]
     read: _documents_pb2.ReadTimings
     prefill_s: float
     first_piece_s: float
     decode_s: float
     tokens_per_s: float
-    def __init__(self, read: _Optional[_Union[_documents_pb2.ReadTimings, _Mapping]] = ..., prefill_s: _Optional[float] = ..., first_piece_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ...) -> None: ...
+    restore_s: float
+    def __init__(self, read: _Optional[_Union[_documents_pb2.ReadTimings, _Mapping]] = ..., prefill_s: _Optional[float] = ..., first_piece_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ..., restore_s: _Optional[float] = ...) -> None: ...

@@ -25,43 +25,49 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bglyph_rt/v1/documents.proto\x12\x0bglyph_rt.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x02\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\r\n\x05pages\x18\x03 \x01(\r\x12\x15\n\rvisual_tokens\x18\x04 \x01(\r\x12\x13\n\x0btext_tokens\x18\x05 \x01(\x04\x12\x12\n\ncharacters\x18\x06 \x01(\x04\x12\x1a\n\x12missing_characters\x18\x07 \x01(\x04\x12\x13\n\x0b\x63ompression\x18\x08 \x01(\x01\x12\x10\n\x08kv_bytes\x18\t \x01(\x04\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x07timings\x18\x0b \x01(\x0b\x32\x18.glyph_rt.v1.ReadTimings\"E\n\x0bReadTimings\x12\x11\n\ttypeset_s\x18\x01 \x01(\x01\x12\x10\n\x08\x65ncode_s\x18\x02 \x01(\x01\x12\x11\n\tprefill_s\x18\x03 \x01(\x01\"R\n\x0cReadProgress\x12%\n\x05stage\x18\x01 \x01(\x0e\x32\x16.glyph_rt.v1.ReadStage\x12\x0c\n\x04\x64one\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\"=\n\x13ReadDocumentOptions\x12\x17\n\nsize_bytes\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes\"e\n\x13ReadDocumentRequest\x12\x33\n\x07options\x18\x01 \x01(\x0b\x32 .glyph_rt.v1.ReadDocumentOptionsH\x00\x12\x0e\n\x04text\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"y\n\x14ReadDocumentResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.glyph_rt.v1.ReadProgressH\x00\x12)\n\x08\x64ocument\x18\x02 \x01(\x0b\x32\x15.glyph_rt.v1.DocumentH\x00\x42\x07\n\x05\x65vent\" \n\x12GetDocumentRequest\x12\n\n\x02id\x18\x01 \x01(\t\">\n\x13GetDocumentResponse\x12\'\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x15.glyph_rt.v1.Document\"=\n\x14ListDocumentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x15ListDocumentsResponse\x12(\n\tdocuments\x18\x01 \x03(\x0b\x32\x15.glyph_rt.v1.Document\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x15\x44\x65leteDocumentRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteDocumentResponse\"H\n\x12RenderPagesRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nfirst_page\x18\x02 \x01(\r\x12\x12\n\npage_count\x18\x03 \x01(\r\"O\n\x13RenderPagesResponse\x12\x0c\n\x04page\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0b\n\x03png\x18\x04 \x01(\x0c*l\n\tReadStage\x12\x1a\n\x16READ_STAGE_UNSPECIFIED\x10\x00\x12\x17\n\x13READ_STAGE_RECEIVED\x10\x01\x12\x15\n\x11READ_STAGE_LAYOUT\x10\x02\x12\x13\n\x0fREAD_STAGE_READ\x10\x03\x32\xc3\x03\n\x0f\x44ocumentService\x12W\n\x0cReadDocument\x12 .glyph_rt.v1.ReadDocumentRequest\x1a!.glyph_rt.v1.ReadDocumentResponse(\x01\x30\x01\x12P\n\x0bGetDocument\x12\x1f.glyph_rt.v1.GetDocumentRequest\x1a .glyph_rt.v1.GetDocumentResponse\x12V\n\rListDocuments\x12!.glyph_rt.v1.ListDocumentsRequest\x1a\".glyph_rt.v1.ListDocumentsResponse\x12R\n\x0bRenderPages\x12\x1f.glyph_rt.v1.RenderPagesRequest\x1a .glyph_rt.v1.RenderPagesResponse0\x01\x12Y\n\x0e\x44\x65leteDocument\x12\".glyph_rt.v1.DeleteDocumentRequest\x1a#.glyph_rt.v1.DeleteDocumentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bglyph_rt/v1/documents.proto\x12\x0bglyph_rt.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\x02\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\r\n\x05pages\x18\x03 \x01(\r\x12\x15\n\rvisual_tokens\x18\x04 \x01(\r\x12\x13\n\x0btext_tokens\x18\x05 \x01(\x04\x12\x12\n\ncharacters\x18\x06 \x01(\x04\x12\x1a\n\x12missing_characters\x18\x07 \x01(\x04\x12\x13\n\x0b\x63ompression\x18\x08 \x01(\x01\x12\x10\n\x08kv_bytes\x18\t \x01(\x04\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x07timings\x18\x0b \x01(\x0b\x32\x18.glyph_rt.v1.ReadTimings\x12\x18\n\x10prefilled_tokens\x18\x0c \x01(\x04\"U\n\x0bReadTimings\x12\x11\n\ttypeset_s\x18\x01 \x01(\x01\x12\x10\n\x08\x65ncode_s\x18\x02 \x01(\x01\x12\x11\n\tprefill_s\x18\x03 \x01(\x01\x12\x0e\n\x06wait_s\x18\x04 \x01(\x01\"R\n\x0cReadProgress\x12%\n\x05stage\x18\x01 \x01(\x0e\x32\x16.glyph_rt.v1.ReadStage\x12\x0c\n\x04\x64one\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\"M\n\x13ReadDocumentOptions\x12\x17\n\nsize_bytes\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06system\x18\x02 \x01(\tB\r\n\x0b_size_bytes\"e\n\x13ReadDocumentRequest\x12\x33\n\x07options\x18\x01 \x01(\x0b\x32 .glyph_rt.v1.ReadDocumentOptionsH\x00\x12\x0e\n\x04text\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"y\n\x14ReadDocumentResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.glyph_rt.v1.ReadProgressH\x00\x12)\n\x08\x64ocument\x18\x02 \x01(\x0b\x32\x15.glyph_rt.v1.DocumentH\x00\x42\x07\n\x05\x65vent\" \n\x12GetDocumentRequest\x12\n\n\x02id\x18\x01 \x01(\t\">\n\x13GetDocumentResponse\x12\'\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x15.glyph_rt.v1.Document\"=\n\x14ListDocumentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x15ListDocumentsResponse\x12(\n\tdocuments\x18\x01 \x03(\x0b\x32\x15.glyph_rt.v1.Document\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x15\x44\x65leteDocumentRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteDocumentResponse\"H\n\x12RenderPagesRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nfirst_page\x18\x02 \x01(\r\x12\x12\n\npage_count\x18\x03 \x01(\r\"O\n\x13RenderPagesResponse\x12\x0c\n\x04page\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0b\n\x03png\x18\x04 \x01(\x0c\"T\n\x15\x41ppendDocumentOptions\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x17\n\nsize_bytes\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes\"i\n\x15\x41ppendDocumentRequest\x12\x35\n\x07options\x18\x01 \x01(\x0b\x32\".glyph_rt.v1.AppendDocumentOptionsH\x00\x12\x0e\n\x04text\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"{\n\x16\x41ppendDocumentResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.glyph_rt.v1.ReadProgressH\x00\x12)\n\x08\x64ocument\x18\x02 \x01(\x0b\x32\x15.glyph_rt.v1.DocumentH\x00\x42\x07\n\x05\x65vent*l\n\tReadStage\x12\x1a\n\x16READ_STAGE_UNSPECIFIED\x10\x00\x12\x17\n\x13READ_STAGE_RECEIVED\x10\x01\x12\x15\n\x11READ_STAGE_LAYOUT\x10\x02\x12\x13\n\x0fREAD_STAGE_READ\x10\x03\x32\xa2\x04\n\x0f\x44ocumentService\x12W\n\x0cReadDocument\x12 .glyph_rt.v1.ReadDocumentRequest\x1a!.glyph_rt.v1.ReadDocumentResponse(\x01\x30\x01\x12]\n\x0e\x41ppendDocument\x12\".glyph_rt.v1.AppendDocumentRequest\x1a#.glyph_rt.v1.AppendDocumentResponse(\x01\x30\x01\x12P\n\x0bGetDocument\x12\x1f.glyph_rt.v1.GetDocumentRequest\x1a .glyph_rt.v1.GetDocumentResponse\x12V\n\rListDocuments\x12!.glyph_rt.v1.ListDocumentsRequest\x1a\".glyph_rt.v1.ListDocumentsResponse\x12R\n\x0bRenderPages\x12\x1f.glyph_rt.v1.RenderPagesRequest\x1a .glyph_rt.v1.RenderPagesResponse0\x01\x12Y\n\x0e\x44\x65leteDocument\x12\".glyph_rt.v1.DeleteDocumentRequest\x1a#.glyph_rt.v1.DeleteDocumentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'glyph_rt.v1.documents_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_READSTAGE']._serialized_start=1271
-  _globals['_READSTAGE']._serialized_end=1379
+  _globals['_READSTAGE']._serialized_start=1647
+  _globals['_READSTAGE']._serialized_end=1755
   _globals['_DOCUMENT']._serialized_start=78
-  _globals['_DOCUMENT']._serialized_end=354
-  _globals['_READTIMINGS']._serialized_start=356
-  _globals['_READTIMINGS']._serialized_end=425
-  _globals['_READPROGRESS']._serialized_start=427
-  _globals['_READPROGRESS']._serialized_end=509
-  _globals['_READDOCUMENTOPTIONS']._serialized_start=511
-  _globals['_READDOCUMENTOPTIONS']._serialized_end=572
-  _globals['_READDOCUMENTREQUEST']._serialized_start=574
-  _globals['_READDOCUMENTREQUEST']._serialized_end=675
-  _globals['_READDOCUMENTRESPONSE']._serialized_start=677
-  _globals['_READDOCUMENTRESPONSE']._serialized_end=798
-  _globals['_GETDOCUMENTREQUEST']._serialized_start=800
-  _globals['_GETDOCUMENTREQUEST']._serialized_end=832
-  _globals['_GETDOCUMENTRESPONSE']._serialized_start=834
-  _globals['_GETDOCUMENTRESPONSE']._serialized_end=896
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=898
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=959
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=961
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1051
-  _globals['_DELETEDOCUMENTREQUEST']._serialized_start=1053
-  _globals['_DELETEDOCUMENTREQUEST']._serialized_end=1088
-  _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=1090
-  _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=1114
-  _globals['_RENDERPAGESREQUEST']._serialized_start=1116
-  _globals['_RENDERPAGESREQUEST']._serialized_end=1188
-  _globals['_RENDERPAGESRESPONSE']._serialized_start=1190
-  _globals['_RENDERPAGESRESPONSE']._serialized_end=1269
-  _globals['_DOCUMENTSERVICE']._serialized_start=1382
-  _globals['_DOCUMENTSERVICE']._serialized_end=1833
+  _globals['_DOCUMENT']._serialized_end=380
+  _globals['_READTIMINGS']._serialized_start=382
+  _globals['_READTIMINGS']._serialized_end=467
+  _globals['_READPROGRESS']._serialized_start=469
+  _globals['_READPROGRESS']._serialized_end=551
+  _globals['_READDOCUMENTOPTIONS']._serialized_start=553
+  _globals['_READDOCUMENTOPTIONS']._serialized_end=630
+  _globals['_READDOCUMENTREQUEST']._serialized_start=632
+  _globals['_READDOCUMENTREQUEST']._serialized_end=733
+  _globals['_READDOCUMENTRESPONSE']._serialized_start=735
+  _globals['_READDOCUMENTRESPONSE']._serialized_end=856
+  _globals['_GETDOCUMENTREQUEST']._serialized_start=858
+  _globals['_GETDOCUMENTREQUEST']._serialized_end=890
+  _globals['_GETDOCUMENTRESPONSE']._serialized_start=892
+  _globals['_GETDOCUMENTRESPONSE']._serialized_end=954
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=956
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=1017
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=1019
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1109
+  _globals['_DELETEDOCUMENTREQUEST']._serialized_start=1111
+  _globals['_DELETEDOCUMENTREQUEST']._serialized_end=1146
+  _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=1148
+  _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=1172
+  _globals['_RENDERPAGESREQUEST']._serialized_start=1174
+  _globals['_RENDERPAGESREQUEST']._serialized_end=1246
+  _globals['_RENDERPAGESRESPONSE']._serialized_start=1248
+  _globals['_RENDERPAGESRESPONSE']._serialized_end=1327
+  _globals['_APPENDDOCUMENTOPTIONS']._serialized_start=1329
+  _globals['_APPENDDOCUMENTOPTIONS']._serialized_end=1413
+  _globals['_APPENDDOCUMENTREQUEST']._serialized_start=1415
+  _globals['_APPENDDOCUMENTREQUEST']._serialized_end=1520
+  _globals['_APPENDDOCUMENTRESPONSE']._serialized_start=1522
+  _globals['_APPENDDOCUMENTRESPONSE']._serialized_end=1645
+  _globals['_DOCUMENTSERVICE']._serialized_start=1758
+  _globals['_DOCUMENTSERVICE']._serialized_end=2304
 # @@protoc_insertion_point(module_scope)

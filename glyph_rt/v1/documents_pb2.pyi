@@ -22,7 +22,7 @@ READ_STAGE_LAYOUT: ReadStage
 READ_STAGE_READ: ReadStage
 
 class Document(_message.Message):
-    __slots__ = ("id", "digest", "pages", "visual_tokens", "text_tokens", "characters", "missing_characters", "compression", "kv_bytes", "create_time", "timings")
+    __slots__ = ("id", "digest", "pages", "visual_tokens", "text_tokens", "characters", "missing_characters", "compression", "kv_bytes", "create_time", "timings", "prefilled_tokens")
     ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     PAGES_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,7 @@ class Document(_message.Message):
     KV_BYTES_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    PREFILLED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     id: str
     digest: str
     pages: int
@@ -45,17 +46,20 @@ class Document(_message.Message):
     kv_bytes: int
     create_time: _timestamp_pb2.Timestamp
     timings: ReadTimings
-    def __init__(self, id: _Optional[str] = ..., digest: _Optional[str] = ..., pages: _Optional[int] = ..., visual_tokens: _Optional[int] = ..., text_tokens: _Optional[int] = ..., characters: _Optional[int] = ..., missing_characters: _Optional[int] = ..., compression: _Optional[float] = ..., kv_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., timings: _Optional[_Union[ReadTimings, _Mapping]] = ...) -> None: ...
+    prefilled_tokens: int
+    def __init__(self, id: _Optional[str] = ..., digest: _Optional[str] = ..., pages: _Optional[int] = ..., visual_tokens: _Optional[int] = ..., text_tokens: _Optional[int] = ..., characters: _Optional[int] = ..., missing_characters: _Optional[int] = ..., compression: _Optional[float] = ..., kv_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., timings: _Optional[_Union[ReadTimings, _Mapping]] = ..., prefilled_tokens: _Optional[int] = ...) -> None: ...
 
 class ReadTimings(_message.Message):
-    __slots__ = ("typeset_s", "encode_s", "prefill_s")
+    __slots__ = ("typeset_s", "encode_s", "prefill_s", "wait_s")
     TYPESET_S_FIELD_NUMBER: _ClassVar[int]
     ENCODE_S_FIELD_NUMBER: _ClassVar[int]
     PREFILL_S_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
     typeset_s: float
     encode_s: float
     prefill_s: float
-    def __init__(self, typeset_s: _Optional[float] = ..., encode_s: _Optional[float] = ..., prefill_s: _Optional[float] = ...) -> None: ...
+    wait_s: float
+    def __init__(self, typeset_s: _Optional[float] = ..., encode_s: _Optional[float] = ..., prefill_s: _Optional[float] = ..., wait_s: _Optional[float] = ...) -> None: ...
 
 class ReadProgress(_message.Message):
     __slots__ = ("stage", "done", "total")
@@ -68,10 +72,12 @@ class ReadProgress(_message.Message):
     def __init__(self, stage: _Optional[_Union[ReadStage, str]] = ..., done: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
 
 class ReadDocumentOptions(_message.Message):
-    __slots__ = ("size_bytes",)
+    __slots__ = ("size_bytes", "system")
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_FIELD_NUMBER: _ClassVar[int]
     size_bytes: int
-    def __init__(self, size_bytes: _Optional[int] = ...) -> None: ...
+    system: str
+    def __init__(self, size_bytes: _Optional[int] = ..., system: _Optional[str] = ...) -> None: ...
 
 class ReadDocumentRequest(_message.Message):
     __slots__ = ("options", "text")
@@ -148,3 +154,27 @@ class RenderPagesResponse(_message.Message):
     height: int
     png: bytes
     def __init__(self, page: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., png: _Optional[bytes] = ...) -> None: ...
+
+class AppendDocumentOptions(_message.Message):
+    __slots__ = ("document_id", "size_bytes")
+    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    document_id: str
+    size_bytes: int
+    def __init__(self, document_id: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class AppendDocumentRequest(_message.Message):
+    __slots__ = ("options", "text")
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    options: AppendDocumentOptions
+    text: bytes
+    def __init__(self, options: _Optional[_Union[AppendDocumentOptions, _Mapping]] = ..., text: _Optional[bytes] = ...) -> None: ...
+
+class AppendDocumentResponse(_message.Message):
+    __slots__ = ("progress", "document")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    progress: ReadProgress
+    document: Document
+    def __init__(self, progress: _Optional[_Union[ReadProgress, _Mapping]] = ..., document: _Optional[_Union[Document, _Mapping]] = ...) -> None: ...

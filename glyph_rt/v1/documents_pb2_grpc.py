@@ -42,6 +42,11 @@ class DocumentServiceStub:
                 request_serializer=glyph__rt_dot_v1_dot_documents__pb2.ReadDocumentRequest.SerializeToString,
                 response_deserializer=glyph__rt_dot_v1_dot_documents__pb2.ReadDocumentResponse.FromString,
                 _registered_method=True)
+        self.AppendDocument = channel.stream_stream(
+                '/glyph_rt.v1.DocumentService/AppendDocument',
+                request_serializer=glyph__rt_dot_v1_dot_documents__pb2.AppendDocumentRequest.SerializeToString,
+                response_deserializer=glyph__rt_dot_v1_dot_documents__pb2.AppendDocumentResponse.FromString,
+                _registered_method=True)
         self.GetDocument = channel.unary_unary(
                 '/glyph_rt.v1.DocumentService/GetDocument',
                 request_serializer=glyph__rt_dot_v1_dot_documents__pb2.GetDocumentRequest.SerializeToString,
@@ -75,7 +80,18 @@ class DocumentServiceServicer:
         size (64 to 256 KiB serve well), cut anywhere; half-closing the stream ends the text. The server answers with progress
         and, as the last message, the document.
         INVALID_ARGUMENT: the text can never be read here (too long, not UTF-8, NUL bytes, nothing visible). RESOURCE_EXHAUSTED with
-        RetryInfo: not now (streams, documents, KV memory). Cancelling stops the reading within a few pages and leaves no document.
+        RetryInfo: not now (streams, documents, KV memory). Cancelling stops the reading within a few pages and leaves no document;
+        one that had been read before the cancel arrived is there, until it is deleted or left idle.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AppendDocument(self, request_iterator, context):
+        """Put more text behind a document's, under the same id: upload as for ReadDocument. Only pages that differ are prefilled, the
+        last one and the new ones. Answers that are running go on with the text as it was. The document stays as it was when the
+        call fails: NOT_FOUND: no such document. INVALID_ARGUMENT: the whole text can never be read here. RESOURCE_EXHAUSTED with
+        RetryInfo: not now. ABORTED with RetryInfo: another call changed the document meanwhile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,6 +135,11 @@ def add_DocumentServiceServicer_to_server(servicer, server):
                     servicer.ReadDocument,
                     request_deserializer=glyph__rt_dot_v1_dot_documents__pb2.ReadDocumentRequest.FromString,
                     response_serializer=glyph__rt_dot_v1_dot_documents__pb2.ReadDocumentResponse.SerializeToString,
+            ),
+            'AppendDocument': grpc.stream_stream_rpc_method_handler(
+                    servicer.AppendDocument,
+                    request_deserializer=glyph__rt_dot_v1_dot_documents__pb2.AppendDocumentRequest.FromString,
+                    response_serializer=glyph__rt_dot_v1_dot_documents__pb2.AppendDocumentResponse.SerializeToString,
             ),
             'GetDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDocument,
@@ -171,6 +192,33 @@ class DocumentService:
             '/glyph_rt.v1.DocumentService/ReadDocument',
             glyph__rt_dot_v1_dot_documents__pb2.ReadDocumentRequest.SerializeToString,
             glyph__rt_dot_v1_dot_documents__pb2.ReadDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppendDocument(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/glyph_rt.v1.DocumentService/AppendDocument',
+            glyph__rt_dot_v1_dot_documents__pb2.AppendDocumentRequest.SerializeToString,
+            glyph__rt_dot_v1_dot_documents__pb2.AppendDocumentResponse.FromString,
             options,
             channel_credentials,
             insecure,

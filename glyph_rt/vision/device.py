@@ -21,11 +21,15 @@ LIBRARIES = ("auto", "torch", "pycuda")
 
 @dataclass(frozen=True)
 class GpuUse:
-    """How a vision encoder may use the GPU."""
+    """How a vision encoder may use the GPU. Raises OptionError for a library there is not."""
 
     library: str = "auto"  # torch or pycuda; auto: torch where it has CUDA, pycuda where it has not (a CPU build of torch suffices then)
     workspace: int | None = None  # bytes of device memory beside the weights, from the memory plan; None: what the largest call needs
     index: int = 0  # which GPU
+
+    def __post_init__(self) -> None:
+        if self.library not in LIBRARIES:
+            raise OptionError(f"no device library {self.library!r}; choose one of: {', '.join(LIBRARIES)}")
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,12 @@ class Device(Protocol):
         ...
 
 
-def open_device(library: str = "auto", index: int = 0) -> Device:
-    """GPU number `index` by a library of GpuUse. Raises EncoderError when it cannot be had; ask gpu.find_gpu first."""
-    if library not in LIBRARIES:
-        raise OptionError(f"no device library {library!r}; choose {', '.join(LIBRARIES[:-1])} or {LIBRARIES[-1]}")
+def open_device(use: GpuUse) -> Device:
+    """The GPU. Raises EncoderError when it cannot be had; ask gpu.find_gpu first."""
     problems = []
-    for name in ("torch", "pycuda") if library == "auto" else (library,):
+    for name in LIBRARIES[1:] if use.library == "auto" else (use.library,):
         try:
-            return TorchDevice(index) if name == "torch" else PycudaDevice(index)
+            return TorchDevice(use.index) if name == "torch" else PycudaDevice(use.index)
         except (ImportError, OSError, RuntimeError) as error:
             hint = "" if name == "torch" else "; to get it: pip install 'glyph-rt[gpu]'"
             problems.append(f"{name} has no GPU here ({' '.join(str(error).split())[:200]}){hint}")

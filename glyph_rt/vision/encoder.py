@@ -32,6 +32,13 @@ class VisionEncoder(Protocol):
 
 
 @runtime_checkable
+class Selective(Protocol):
+    """A VisionEncoder that does not take pages of every size."""
+
+    def takes(self, width: int, height: int) -> bool: ...
+
+
+@runtime_checkable
 class Observable(Protocol):
     """A VisionEncoder that can be looked into, to find where it goes wrong. Slow, and for nothing else."""
 

@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError, GlyphError, NonFiniteError, ParityError
-from glyph_rt.vision.encoder import Observable, VisionEncoder
+from glyph_rt.vision.encoder import Observable, Selective, VisionEncoder
 from glyph_rt.vision.graph import OUTPUT, graph_folder, stages
 from glyph_rt.vision.parity import MAX_ERROR, MIN_COSINE, BlockReport, Parity, Stage
 
@@ -95,14 +95,17 @@ def golden_path(checkpoint: Checkpoint, store: Path, colour: bool) -> Path:
 
 
 def check(encoder: VisionEncoder, golden: Golden, precision: str, large: bool = True) -> Parity:
-    """The gate: how near `encoder` is to the oracle on every golden page, or without `large` on the small ones.
+    """The gate: how near `encoder` is to the oracle on every golden page it takes, or without `large` on the small ones.
 
-    Raises ParityError, with the figures and a report per block, when it is further away than `precision` explains on one of them.
+    Raises ParityError, with the figures and a report per block, when it is further away than `precision` explains on one of them, and
+    EncoderError when it takes none of them.
     """
     worst = Parity(1.0, 0.0)
-    for page in golden.pages:
-        if page.large and not large:
-            continue
+    taken = [page for page in golden.pages if not isinstance(encoder, Selective) or encoder.takes(page.width, page.height)]
+    if not taken:
+        sizes = ", ".join(sorted({f"{page.width} x {page.height} px" for page in golden.pages}))
+        raise EncoderError(f"the {encoder.name} encoder takes none of the golden pages ({sizes}), so nothing can be said of it")
+    for page in [page for page in taken if large or not page.large] or taken:
         try:
             worst = worst.and_also(measure(encoder, page, precision))
         except ParityError as error:
@@ -137,7 +140,7 @@ def explained(error: ParityError, encoder: object, page: GoldenPage, precision: 
         return error
     try:
         report = look_into(encoder, page, precision)
-    except GlyphError as problem:
+    except (GlyphError, RuntimeError, LookupError) as problem:  # the latter: it is so wrong that its blocks are of other shapes
         return ParityError(f"{error}; {problem}", page.name)
     return ParityError(f"{error}; {report.summary}", page.name, str(report))
 

@@ -21,6 +21,7 @@ from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError
 from glyph_rt.memory import MIB
 from glyph_rt.vision.device import Buffer, Device, Event, GpuUse, Pinned, Stream, open_device
+from glyph_rt.vision.geometry import PATCH
 from glyph_rt.vision.gpu import Gpu, find_gpu
 from glyph_rt.vision.graph import INPUTS, OUTPUT, stages
 from glyph_rt.vision.manifest import Wanted
@@ -41,6 +42,10 @@ class Range:
     index: int
     pages: tuple[int, int]  # least and most in a call
     patches: tuple[int, int]  # of a page
+
+    def holds(self, count: int) -> bool:
+        """Whether pages of so many patches are in it."""
+        return self.patches[0] <= count <= self.patches[1]
 
 
 @dataclass
@@ -101,7 +106,7 @@ class TensorRTEncoder:
             raise EncoderError("TensorRT needs an NVIDIA GPU with a working driver; choose another --encoder")
         trt = load(flavour)
         engine = store.find(Wanted(checkpoint.digest, onnx_digest, trt.flavour, trt.version, gpu))
-        return cls(checkpoint, engine, trt, open_device(use.library, use.index), use.workspace)
+        return cls(checkpoint, engine, trt, open_device(use), use.workspace)
 
     def encode(self, patches: NDArray[np.uint8], width: int, height: int) -> Tensor:
         return checked_finite(self._encode(patches, width, height), self.name)
@@ -127,9 +132,12 @@ class TensorRTEncoder:
                 self._stream.synchronize()  # after an error too: nothing may still be reading what the caller owns
         return torch.cat(tokens)
 
+    def takes(self, width: int, height: int) -> bool:
+        return any(each.holds(width // PATCH * (height // PATCH)) for each in self.ranges)
+
     def _range(self, count: int, width: int, height: int) -> Range:
         for each in self.ranges:
-            if each.patches[0] <= count <= each.patches[1]:
+            if each.holds(count):
                 return each
         sizes = " and ".join(f"{r.patches[0]} to {r.patches[1]}" for r in self.ranges)
         raise EncoderError(

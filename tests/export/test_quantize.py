@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import glyph_rt.export.vision as export
 import numpy as np
 import onnx
 import pytest
@@ -20,7 +21,9 @@ from onnx import numpy_helper
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import ParityError
 from glyph_rt.vision.candidates import candidates
+from glyph_rt.vision.golden import Golden, check, golden_path, look_into
 from glyph_rt.vision.graph import GraphKind
+from glyph_rt.vision.onnx_encoder import OnnxEncoder
 from glyph_rt.vision.parity import MAX_ERROR, MIN_COSINE
 from glyph_rt.vision.select import trial
 from glyph_rt.vision.trt_api import load
@@ -73,3 +76,15 @@ def test_a_calibration_that_saw_too_little_is_refused(tmp_path: Path, monkeypatc
     ):
         export_vision(Checkpoint.open(None), tmp_path, GraphKind("modern", "int8"))
     assert list(tmp_path.rglob("*.onnx")) == []
+
+
+@pytest.mark.slow
+def test_large_weights_lie_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "MAX_PROTO", 1000)
+    checkpoint = Checkpoint.open(None)
+    path = export_vision(checkpoint, tmp_path, GraphKind("modern", "int8"))
+    assert path.stat().st_size < 100_000 < Path(f"{path}.data").stat().st_size
+    golden = Golden.load(golden_path(checkpoint, tmp_path, False), checkpoint.digest)
+    encoder = OnnxEncoder(checkpoint, path)
+    check(encoder, golden, "int8")
+    assert look_into(encoder, golden.pages[0], "int8").first_off is None, "its weights are found there too"

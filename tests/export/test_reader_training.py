@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from glyph_rt.export.reader.alphabet import BEGIN_OF_IMAGE, END_OF_IMAGE, IDS, PREFIX, USER, encode
-from glyph_rt.export.reader.documents import Writer
+from glyph_rt.export.reader.documents import Shares, Writer
 from glyph_rt.export.reader.network import HEADS_NOT_SHIPPED, Reader, Size, checkpoint_state
 from glyph_rt.export.reader.package import write_package
+from glyph_rt.export.reader.questions import ABSENT, TRAINED, phrased
+from glyph_rt.export.reader.questions import HELD_OUT as JUDGED
 from glyph_rt.export.reader.samples import IGNORE, SampleMaker, Shape
-from glyph_rt.export.reader.train import Options, Stage, Trainer
+from glyph_rt.export.reader.train import SHARES, Options, Stage, Trainer
 from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
 from transformers import Glm4vConfig, Glm4vForConditionalGeneration
 
@@ -32,7 +34,8 @@ def maker(seed: int) -> SampleMaker:
 def test_the_network_is_transformers_arithmetic() -> None:
     """Same weights, same pages, same logits: what is trained is what is shipped."""
     torch.manual_seed(1)
-    reader = Reader(Size(), 10, 20).eval()
+    rows, columns = READER.style.height // 14, READER.style.width // 14
+    reader = Reader(Size(), rows, columns).eval()
     for parameter in reader.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     config = {k: v for k, v in Size().config().items() if k != "architectures"}
@@ -43,10 +46,10 @@ def test_the_network_is_transformers_arithmetic() -> None:
     with torch.no_grad():
         logits = reader(ink, torch.from_numpy(batch.tokens)).logits
         for document in range(2):
-            patches = batch.patches[3 * document : 3 * document + 3].reshape(3, 5, 10, 2, 2, 14, 14)
-            pages = 255 - patches.transpose(0, 1, 3, 5, 2, 4, 6).reshape(3, 140, 280)
+            patches = batch.patches[3 * document : 3 * document + 3].reshape(3, rows // 2, columns // 2, 2, 2, 14, 14)
+            pages = 255 - patches.transpose(0, 1, 3, 5, 2, 4, 6).reshape(3, READER.style.height, READER.style.width)
             pixel_values, grid = processor_inputs(list(pages))
-            page = [BEGIN_OF_IMAGE, *[IDS["<|image|>"]] * 50, END_OF_IMAGE]
+            page = [BEGIN_OF_IMAGE, *[IDS["<|image|>"]] * READER.style.visual_tokens, END_OF_IMAGE]
             ids = torch.tensor([[*PREFIX, *page * 3, *batch.tokens[document].tolist()]])
             types = (ids == IDS["<|image|>"]).int()
             out = stock(input_ids=ids, pixel_values=pixel_values, image_grid_thw=grid, mm_token_type_ids=types).logits[0, -120:]
@@ -60,7 +63,7 @@ def test_every_answer_character_stands_where_the_sample_says(pages: int, transcr
     checked = 0
     for d in range(8):
         for t in np.flatnonzero((batch.cells[d] != IGNORE) & (batch.labels[d] != IGNORE)):
-            page, token = divmod(int(batch.cells[d, t]), 50)
+            page, token = divmod(int(batch.cells[d, t]), READER.style.visual_tokens)
             assert batch.labels[d, t] == batch.characters[d * pages + page, token, batch.slots[d, t]]
             checked += 1
         for answer in batch.answers[d]:
@@ -71,15 +74,47 @@ def test_every_answer_character_stands_where_the_sample_says(pages: int, transcr
     assert checked > 100
 
 
-def test_answers_are_the_values_of_the_keys_asked_for() -> None:
-    writer = Writer(TRAINING, 21)
-    draft = writer.draft(900, 0.5)
+@pytest.mark.parametrize("shares", [Shares(), SHARES, Shares(mentions=1, sentences=1, long_values=1, hollow=0.3)])
+def test_answers_are_the_values_of_the_keys_asked_for(shares: Shares) -> None:
+    writer = Writer(TRAINING, 21, shares)
+    draft = writer.draft(1500, 0.5)
     assert len(draft.facts) > 3
     for fact in draft.facts:
         assert draft.text[fact.start : fact.start + len(fact.value)] == fact.value
         assert draft.text[fact.key_start : fact.key_start + len(fact.key)] == fact.key
     keys = [fact.key.lower() for fact in draft.facts]
     assert not any(a in b for a in keys for b in keys if a is not b), "no key may be part of another"
+
+
+def test_what_is_asked_in_vain_has_no_value_in_the_document() -> None:
+    writer = Writer(TRAINING, 22, Shares(mentions=0.3, sentences=0.3, hollow=0.2))
+    kinds = set()
+    for _ in range(60):
+        draft = writer.draft(900, 0.5)
+        key = writer.absent_key(draft, draft.text)
+        if key is None:
+            continue
+        assert not any(key.lower() in fact.key.lower() or fact.key.lower() in key.lower() for fact in draft.facts)
+        words = key.lower().split()
+        close = any(sum(word in fact.key.lower().split() for word in words) == len(words) - 1 > 0 for fact in draft.facts)
+        kinds.add("named" if key.lower() in draft.text.lower() else "close" if close else "any")
+    assert kinds == {"named", "close", "any"}
+
+
+def test_a_sample_asks_in_vain_and_answers_so() -> None:
+    batch = maker(13).batch(Shape(2, 30, 224, transcribe=False))
+    answers = [(d, answer) for d in range(30) for answer in batch.answers[d]]
+    absent = [(d, a) for d, a in answers if "".join(CHARACTERS[i] for i in batch.labels[d, a]) == ABSENT + "<|user|>"]
+    assert 0.05 < len(absent) / len(answers) < 0.3
+    assert all((batch.cells[d, a] == IGNORE).all() for d, a in absent), "nowhere to point"
+
+
+def test_phrasings_keep_the_key_and_the_judged_ones_are_not_trained() -> None:
+    assert not set(TRAINED) & set(JUDGED)
+    rng = random.Random(3)
+    for _ in range(200):
+        before, key, after = phrased(rng, "Number of Pumps_2")
+        assert key.lower() == "number of pumps_2" and before + "{}" + after in TRAINED
 
 
 def test_a_seed_names_a_document_and_vocabularies_do_not_overlap() -> None:
@@ -99,13 +134,13 @@ def test_the_alphabet_reads_ascii_and_marks_the_rest() -> None:
 
 def test_training_lowers_its_loss_and_resumes_where_it_stood(tmp_path: Path) -> None:
     shape = Shape(1, 4, 48, transcribe=True, rows=1)
-    options = Options(compile=False, warm_up=1)
+    options = Options(warm_up=1)
     trainer = Trainer(PRESETS["reader"], options, tmp_path, TINY)
     batch = maker(2).batch(shape)
-    trainer.train(batch, 1.0)
+    trainer.train([batch], 1.0)
     first = trainer.averages["read1"]
     for _ in range(30):
-        trainer.train(batch, 1.0)
+        trainer.train([batch], 1.0)
     assert trainer.averages["read1"] < 0.8 * first
     trainer._save()
     again = Trainer(PRESETS["reader"], options, tmp_path, TINY)
@@ -113,16 +148,33 @@ def test_training_lowers_its_loss_and_resumes_where_it_stood(tmp_path: Path) -> 
     assert (again.step, again.elapsed) == (31, trainer.elapsed)
     for old, new in zip(trainer.reader.parameters(), again.reader.parameters(), strict=True):
         assert torch.equal(old, new)
-    trainer.train(batch, 1.0)
-    again.train(batch, 1.0)
+    trainer.train([batch], 1.0)
+    again.train([batch], 1.0)
     assert torch.equal(trainer.reader.lm_head.weight, again.reader.lm_head.weight)
 
 
+def test_a_step_over_several_batches_is_the_step_over_their_mean_loss(tmp_path: Path) -> None:
+    """Side by side on threads, frozen vision or not."""
+    trainer = Trainer(PRESETS["reader"], Options(), tmp_path, TINY)
+    batches = [maker(n).batch(Shape(1, 2, 64, transcribe=n == 1, rows=2, vision=v)) for n, v in ((1, "trained"), (2, "frozen"))]
+    together: list[torch.Tensor | None] = []
+    trainer.muon.step = lambda: together.extend(p.grad for p in trainer.reader.parameters())  # type: ignore[method-assign,assignment]
+    parameters = list(trainer.reader.parameters())
+    alone = [torch.autograd.grad(trainer._loss(batch), parameters, allow_unused=True) for batch in batches]
+    trainer.train(batches, 1.0)
+    wanted = [None if a is None and b is None else sum(g for g in (a, b) if g is not None) / 2 for a, b in zip(*alone, strict=True)]
+    norm = torch.linalg.vector_norm(torch.stack([w.norm() for w in wanted if w is not None]))
+    assert norm > 1, "clipped"
+    for got, want in zip(together, wanted, strict=True):
+        torch.testing.assert_close(got, want if want is None else want / norm, atol=1e-5, rtol=1e-3)
+    assert alone[1][0] is None and wanted[0] is not None, "the first parameter is of the vision tower"
+
+
 def test_a_run_goes_on_from_the_weights_of_a_model(tmp_path: Path) -> None:
-    first = Trainer(PRESETS["reader"], Options(compile=False, warm_up=1), tmp_path / "first", TINY)
-    first.train(maker(5).batch(Shape(1, 2, 48, transcribe=True, rows=1)), 1.0)
+    first = Trainer(PRESETS["reader"], Options(warm_up=1), tmp_path / "first", TINY)
+    first.train([maker(5).batch(Shape(1, 2, 48, transcribe=True, rows=1))], 1.0)
     write_package(first.reader, first.typesetter, tmp_path / "model")
-    again = Trainer(PRESETS["reader"], Options(compile=False, start=str(tmp_path / "model")), tmp_path / "again", TINY)
+    again = Trainer(PRESETS["reader"], Options(start=str(tmp_path / "model")), tmp_path / "again", TINY)
     for (name, old), new in zip(first.reader.named_parameters(), again.reader.parameters(), strict=True):
         if not name.startswith(HEADS_NOT_SHIPPED):
             torch.testing.assert_close(old, new, atol=2e-2, rtol=1e-2)  # stored as bf16: 8 bits, and the bias is a sum of 196
@@ -131,7 +183,7 @@ def test_a_run_goes_on_from_the_weights_of_a_model(tmp_path: Path) -> None:
 def test_a_run_ends_with_a_log_and_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = [Stage("copy", 0.02, [(1.0, Shape(1, 2, 32, transcribe=True, rows=1))])]
     monkeypatch.setattr("glyph_rt.export.reader.train.curriculum", lambda minutes, trained: stages)
-    trainer = Trainer(PRESETS["reader"], Options(compile=False), tmp_path, TINY)
+    trainer = Trainer(PRESETS["reader"], Options(), tmp_path, TINY)
     trainer.run()
     assert trainer.step > 0 and trainer.elapsed >= 1.2
     assert (tmp_path / "state.pt").is_file()

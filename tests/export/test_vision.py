@@ -13,7 +13,7 @@ import torch
 from glyph_rt.export.golden import drawn_pages
 
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.errors import OptionError
+from glyph_rt.errors import OptionError, StoreError
 from glyph_rt.vision.golden import Golden, check, golden_path
 from glyph_rt.vision.graph import INPUTS, OUTPUT, GraphKind
 from glyph_rt.vision.onnx_encoder import OnnxEncoder
@@ -106,15 +106,17 @@ def test_large_weights_lie_beside_the_graph(checkpoint: Checkpoint, tmp_path: Pa
 def test_an_export_that_fails_leaves_what_was_there(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = export.export_vision(checkpoint, tmp_path)
     before = path.read_bytes()
+    (tmp_path / ".export-of-one-that-was-killed").mkdir()
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch.onnx.ONNXProgram, "save", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StoreError, match=r"cannot be written .*No space left on device.*; free some space, or choose another --out"):
         export.export_vision(checkpoint, tmp_path)
     assert path.read_bytes() == before
     assert sorted(file.name for file in path.parent.iterdir()) == ["golden-grey.safetensors", path.name]
+    assert list(tmp_path.glob(".export-*")) == []
 
 
 def test_only_the_vision_towers_tensors_are_read(tmp_path: Path) -> None:

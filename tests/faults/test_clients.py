@@ -187,11 +187,11 @@ def test_a_call_may_end_at_every_stage(serve: Served, monkeypatch: pytest.Monkey
         eventually(lambda: serve.server.desk.uploads.used == 0, 20.0)
 
 
-def test_a_call_may_end_while_it_waits_for_a_thread(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_may_end_while_it_waits_for_a_thread(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readings in the queue behind a slow one: cancelled there, none of them is ever begun."""
     begun: list[str] = []
-    layout = serve.runtime.typesetter.layout
-    with unharmed(serve), serve.client() as client, monkeypatch.context() as patch:
+    layout = runtime.typesetter.layout
+    with served(runtime, ServiceLimits(readers=1)) as serve, unharmed(serve), serve.client() as client, monkeypatch.context() as patch:
 
         def slow(text: str, *arguments: Any) -> Any:
             begun.append(text)

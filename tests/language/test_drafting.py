@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glyph_rt import Runtime, Sampling
+from glyph_rt import Document, Runtime, Sampling
+from glyph_rt.language import JSON_SCHEMA, REGEX, Constraint
 from glyph_rt.language.drafting import LONGEST_DRAFT, LONGEST_MATCH, SHORTEST_MATCH, Drafter
 from tests.conftest import TEXT
 
@@ -56,15 +58,6 @@ def test_failing_drafts_get_rarer_and_shorter_and_come_back() -> None:
     assert (drafter.drafted, drafter.accepted) == (160, 80)
 
 
-@pytest.fixture(scope="module")
-def runtimes(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Runtime]:
-    store = tmp_path_factory.mktemp("store")
-    return {
-        "reader": Runtime.open(encoder="torch", store=store),  # quotes: drafts are taken
-        "random": Runtime.open(random_model, encoder="torch", store=store),  # babbles: they are not
-    }
-
-
 @pytest.mark.parametrize("name", ["reader", "random"])
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.9, "seed": 3}, {"max_new_tokens": 7}, {"max_new_tokens": 1}], ids=str)
 @pytest.mark.parametrize("question", ["Transcribe page 1.", "What is the value of order number?"])
@@ -87,9 +80,40 @@ def test_a_transcript_takes_few_steps(runtimes: dict[str, Runtime]) -> None:
         assert len(answer.text) > 60 and answer.usage.completion_tokens > 60 and answer._turn.steps < 0.4 * answer.usage.completion_tokens
 
 
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10_000), limit=st.integers(1, 30))
-def test_any_seed_and_limit(runtimes: dict[str, Runtime], seed: int, limit: int) -> None:
-    with runtimes["random"].read(TEXT) as document:
-        answers = [document.ask("?", Sampling(max_new_tokens=limit, temperature=0.3, seed=seed, draft=d)).text for d in (False, True)]
-    assert answers[0] == answers[1]
+CONSTRAINTS = (
+    None,
+    Constraint(REGEX, r"[A-Z]{2}-\d{2,5}"),
+    Constraint(REGEX, r"(order|weight|carrier): [ -~]{1,12}"),
+    Constraint(JSON_SCHEMA, '{"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "y"]}}, "required": ["a"]}'),
+)
+
+
+@pytest.mark.parametrize("name", ["reader", "random", "thinking"])
+@settings(max_examples=8, deadline=None)
+@given(
+    question=st.sampled_from(["Transcribe page 1.", "What is the value of order number?", "?"]),
+    most=st.integers(1, 24),
+    temperature=st.sampled_from([0.0, 0.3, 1.5]),
+    seed=st.integers(0, 10_000),
+    narrowing=st.sampled_from([{}, {"top_k": 3}, {"top_p": 0.7}, {"min_p": 0.2}, {"top_k": 20, "top_p": 0.9, "min_p": 0.01}]),
+    penalty=st.sampled_from([1.0, 1.1, 3.0]),
+    stop=st.sampled_from([(), ("r",), ("OT", "number:\nQ", "e\n")]),
+    constraint=st.sampled_from(CONSTRAINTS),
+)
+def test_drafting_changes_no_token_under_any_options(
+    readings: dict[str, Document],
+    name: str,
+    question: str,
+    most: int,
+    temperature: float,
+    seed: int,
+    narrowing: dict[str, Any],
+    penalty: float,
+    stop: tuple[str, ...],
+    constraint: Constraint | None,
+) -> None:
+    options = Sampling(most, temperature, seed, repetition_penalty=penalty, stop=stop, constraint=constraint, **narrowing)
+    plain, drafted = (readings[name].ask(question, replace(options, draft=draft)) for draft in (False, True))
+    assert drafted.text == plain.text and drafted.thinking == plain.thinking
+    assert drafted.tokens == plain.tokens and drafted.finish_reason == plain.finish_reason
+    assert not any(text in plain.text for text in stop)

@@ -20,6 +20,7 @@ from glyph_rt.service.auth import Security
 from glyph_rt.service.client import Client
 from glyph_rt.service.limits import ServiceLimits
 from glyph_rt.service.server import Server
+from glyph_rt.service.tracing import Tracing
 
 Serve = Callable[..., "Served"]
 
@@ -49,6 +50,7 @@ def served(
     ready: bool = True,
     security: Security | None = None,
     audit: Path | None = None,
+    tracing: Tracing | None = None,
 ) -> Iterator[Served]:
     """Serve `runtime`; afterwards nothing may be left in its memory."""
     loop = asyncio.new_event_loop()
@@ -56,7 +58,7 @@ def served(
     thread.start()
 
     async def start() -> tuple[Server, str]:
-        server = Server(Address.parse(address), limits or ServiceLimits(), security, audit)
+        server = Server(Address.parse(address), limits or ServiceLimits(), security, audit, tracing)
         return server, await server.start()
 
     try:
@@ -70,7 +72,8 @@ def served(
             found.on_loop(server.stop(0))
             desk = server.desk
             desk.check_integrity()
-            assert desk.streams.used == desk.uploads.used == desk.library.texts.used == len(desk.library) == runtime.arena.used == 0
+            assert desk.streams.used == desk.uploads.used == len(desk.library) == 0
+            eventually(lambda: runtime.arena.used == runtime.texts.used == 0)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

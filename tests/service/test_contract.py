@@ -113,7 +113,7 @@ def test_breaking_changes_are_seen(contract: FileDescriptorSet) -> None:
     assert changed("removed") == ["AskRequest.question is gone"]
     assert changed("renumbered") == changed("retyped") == ["AskRequest.question changed"]
     assert changed("oneof") == ["AskRequest.document_id changed"]
-    assert changed("enum") == ["FINISH_REASON_STOP is gone or renumbered"]
+    assert changed("enum") == ["ANSWER_CHANNEL_ANSWER is gone or renumbered"]
     assert changed("method") == ["AnswerService.Ask changed"]
     assert changed("message") == ["message AskRequest is gone"]
     assert changed("added") == []

@@ -13,7 +13,7 @@ from PIL import Image
 from glyph_rt import Runtime
 from glyph_rt.checkpoint import EMBEDDED_READER
 from glyph_rt.service.client import ServiceError
-from glyph_rt.service.source import MOST_CITATIONS, Source
+from glyph_rt.service.source import MOST_CITATIONS, draw_from, quotes
 from glyph_rt.typeset import PRESETS, Typesetter
 from glyph_rt.v1 import documents_pb2
 from tests.conftest import TEXT
@@ -56,9 +56,9 @@ def test_pages_far_into_a_long_text_are_the_ones_that_were_drawn() -> None:
     typesetter = Typesetter(PRESETS["glyph-en-72"])
     text = "".join(f"paragraph {i}: some words that fill a line of the page, and then a few more of them.\n" for i in range(4000))
     drawn = {page.number: page.digest for page in typesetter.pages(text)}
-    source = Source(text, typesetter)
+    layout = typesetter.layout(text)
     for first in (1, 2, len(drawn) // 2, len(drawn)):
-        assert {page.number: page.digest for page in source.pages(first)} == {n: d for n, d in drawn.items() if n >= first}
+        assert {page.number: page.digest for page in draw_from(typesetter, layout, first)} == {n: d for n, d in drawn.items() if n >= first}
 
 
 def test_an_answer_is_found_where_the_text_says_it() -> None:
@@ -83,10 +83,10 @@ def test_an_answer_is_found_where_the_text_says_it() -> None:
 def test_quotes_are_exact_bounded_and_span_lines() -> None:
     typesetter = Typesetter(PRESETS["reader"])
     text = "ab " * 50 + "\nfirst line\nsecond line\n"
-    source = Source(text, typesetter)
-    assert len(source.quotes("ab")) == MOST_CITATIONS
-    assert source.quotes("zz") == source.quotes("") == source.quotes(" a ") == source.quotes("AB") == []
-    [quote] = source.quotes(" first line\nsecond line ")
+    layout = typesetter.layout(text)
+    assert len(quotes(layout, "ab")) == MOST_CITATIONS
+    assert quotes(layout, "zz") == quotes(layout, "") == quotes(layout, " a ") == quotes(layout, "AB") == []
+    [quote] = quotes(layout, " first line\nsecond line ")
     assert text[quote.start : quote.end] == "first line\nsecond line" and [place.line for place in quote.places] == [4, 5]
 
 

@@ -298,6 +298,14 @@ def test_tenants_see_nothing_of_each_other(guarded: Guarded) -> None:
         assert a.get(mine).id == mine
 
 
+def test_tenants_share_no_kv(guarded: Guarded) -> None:
+    """Equal texts of one tenant share their KV, whose name is the digest; those of two have neither in common."""
+    with guarded.client(guarded.a) as a, guarded.client(guarded.b) as b:
+        first, again, other = a.read(TEXT), a.read(TEXT), b.read(TEXT)
+        assert first.digest == again.digest != other.digest
+        assert guarded.at.runtime.arena.used == first.kv_bytes + other.kv_bytes
+
+
 def test_page_tokens_do_not_count_other_tenants_documents(guarded: Guarded) -> None:
     with guarded.client(guarded.a) as a, guarded.client(guarded.b) as b:
         made = []

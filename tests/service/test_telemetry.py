@@ -11,13 +11,16 @@ from pathlib import Path
 
 import grpc
 import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from glyph_rt import Runtime
-from glyph_rt.errors import AddressError
+from glyph_rt.errors import AddressError, OptionError
 from glyph_rt.service import logs
 from glyph_rt.service.address import Address
 from glyph_rt.service.client import ServiceError
 from glyph_rt.service.limits import ServiceLimits
+from glyph_rt.service.tracing import Tracing
 from glyph_rt.v1 import documents_pb2
 from tests.conftest import TEXT
 from tests.service.conftest import Served, eventually, served, slow_down
@@ -52,18 +55,18 @@ def test_counts_follow_what_happens(serve: Served) -> None:
         eventually(lambda: value(serve, "calls_total", method="Ask", code="OK") == 1)
         assert value(serve, "rejections_total", reason="NO_DOCUMENT") == 1
         assert value(serve, "documents") == 1 and value(serve, "kv_bytes") == document.kv_bytes == serve.runtime.arena.used
-        assert value(serve, "text_bytes") == len(TEXT.encode()) and value(serve, "streams") == 0
+        assert value(serve, "text_bytes") == serve.runtime.texts.used > len(TEXT.encode())
         assert (value(serve, "pages_total"), value(serve, "visual_tokens_total")) == (document.pages, document.visual_tokens)
         usage = reply.done.usage
         assert value(serve, "generation_tokens_total") == usage.completion_tokens == 12
         assert value(serve, "cached_tokens_total") == usage.cached_tokens < value(serve, "prompt_tokens_total") == usage.prompt_tokens
-        for stage in ("queue", "typeset", "encode", "read", "prefill", "decode"):
+        for stage in ("queue", "memory", "typeset", "encode", "read", "prefill", "decode"):
             assert value(serve, "stage_seconds_count", stage=stage) == 1, stage
         assert value(serve, "time_to_first_token_seconds_count") == value(serve, "time_per_output_token_seconds_count") == 1
         assert value(serve, "inter_token_latency_seconds_count") >= 1
         load = client.runtime().load
         assert (load.documents, load.readings, load.answers, load.generation_tokens, load.refusals) == (1, 1, 1, 12, 1)
-        assert load.kept_bytes == len(TEXT.encode()) and load.uptime_s > 0
+        assert load.kept_bytes == serve.runtime.texts.used and load.uptime_s > 0
 
 
 def test_cancellations_are_counted_by_what_was_under_way(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,3 +166,26 @@ def test_a_client_with_patience_comes_back_when_there_is_room(runtime: Runtime) 
         with pytest.raises(ServiceError) as caught:
             client.read("b\n")
         assert caught.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_every_call_is_a_span_below_its_callers(runtime: Runtime) -> None:
+    exporter = InMemorySpanExporter()
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    with served(runtime, tracing=Tracing(SimpleSpanProcessor(exporter))) as at, at.client() as client:
+        identity = client.read("SECRET\n" + TEXT).id
+        request = documents_pb2.GetDocumentRequest(id=identity)
+        client._documents.GetDocument(request, metadata=(("traceparent", f"00-{trace}-{parent}-01"),), timeout=30)
+        with pytest.raises(ServiceError):
+            client.get("0" * 32)
+        eventually(lambda: len(exporter.get_finished_spans()) == 3)
+    read, get, missing = exporter.get_finished_spans()
+    assert [span.name for span in (read, get, missing)] == ["ReadDocument", "GetDocument", "GetDocument"]
+    assert read.attributes["glyph_rt.document"] == identity and read.attributes["glyph_rt.pages"] == 2
+    assert (f"{get.context.trace_id:032x}", f"{get.parent.span_id:016x}") == (trace, parent)
+    assert missing.attributes["rpc.grpc.status"] == "NOT_FOUND" and missing.attributes["glyph_rt.reason"] == "NO_DOCUMENT"
+    assert "SECRET" not in "".join(span.to_json() for span in (read, get, missing))
+
+
+def test_traces_need_an_endpoint() -> None:
+    with pytest.raises(OptionError, match="no endpoint"):
+        Tracing.to("127.0.0.1:4317")

@@ -123,6 +123,12 @@ def test_an_encoder_that_is_sound_when_looked_into_is_still_refused() -> None:
         check(wrong, GOLDEN, "fp32")
 
 
+def test_an_encoder_of_other_blocks_is_refused_without_a_report() -> None:
+    with pytest.raises(ParityError, match=r"gives \(1, 5, 16\) for golden page 'text'; .") as caught:
+        check(Looked(TOKENS[:5], STREAM[:, :, :4]), GOLDEN, "fp32")
+    assert caught.value.report == ""
+
+
 def test_large_pages_are_left_out_when_told_so() -> None:
     patches = RNG.integers(0, 256, (4 * 65, 196), np.uint8)
     large = replace(PAGE, name="full", width=140, height=364, patches=patches)

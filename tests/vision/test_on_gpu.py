@@ -9,14 +9,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from glyph_rt.export.build import build_engine
 from glyph_rt.export.golden import ensure_golden
-from glyph_rt.export.graph_file import GraphFile
-from glyph_rt.export.profiles import load_profile
 from glyph_rt.export.vision import export_vision
 
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.cli.build import prove
 from glyph_rt.errors import BuildError
 from glyph_rt.vision.device import GpuUse, open_device
 from glyph_rt.vision.golden import check, look_into
@@ -40,7 +36,7 @@ pytestmark = pytest.mark.skipif(GPU is None or not torch.cuda.is_available(), re
 def test_a_device_keeps_its_contract(library: str) -> None:
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
-    device = open_device(library)
+    device = open_device(GpuUse(library))
     with device.active():
         free, total = device.memory()
         assert 0 < free <= total
@@ -91,6 +87,14 @@ def test_onnx_runtime_on_cuda_reproduces_the_golden_pages(flavour: str, precisio
 
 @pytest.mark.parametrize("flavour", ["modern", "portable"])
 def test_the_readers_engine_reproduces_the_golden_pages(flavour: str, tmp_path: Path) -> None:
+    """Imports what builds here, so that a machine without it still runs the tests above."""
+    pytest.importorskip("pydantic")
+    from glyph_rt.export.build import build_engine
+    from glyph_rt.export.graph_file import GraphFile
+    from glyph_rt.export.profiles import load_profile
+
+    from glyph_rt.cli.build import prove
+
     assert GPU is not None
     checkpoint = Checkpoint.open(None)
     graph = GraphFile.open(export_vision(checkpoint, tmp_path, GraphKind(flavour, "fp16")))

@@ -15,8 +15,8 @@ from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.cli import build
 from glyph_rt.errors import EncoderError, EngineRefusedError, NonFiniteError, OptionError, ParityError
 from glyph_rt.vision import tensorrt_encoder
-from glyph_rt.vision.device import Device, open_device
-from glyph_rt.vision.golden import Golden, look_into
+from glyph_rt.vision.device import Device, GpuUse, open_device
+from glyph_rt.vision.golden import Golden, check, look_into
 from glyph_rt.vision.store import Engine, EngineStore
 from glyph_rt.vision.tensorrt_encoder import PAGE_SHAPES, ObservedTensorRTEncoder, TensorRTEncoder
 from glyph_rt.vision.torch_encoder import TorchEncoder
@@ -184,6 +184,19 @@ def test_a_new_engine_is_proven_on_the_golden_pages(checkpoint: Checkpoint, monk
         build.prove(checkpoint, engine, trt, golden)
 
 
+def test_an_engine_for_some_sizes_is_held_to_the_golden_pages_it_takes(checkpoint: Checkpoint) -> None:
+    oracle = TorchEncoder(checkpoint)
+    sizes = {"text": (280, 140), "full": (588, 840)}
+    golden = Golden("m" * 64, tuple(golden_page(name, pages(1, *size)[0], *size, oracle) for name, size in sizes.items()))
+    whole_pages_only = Box(checkpoint, ranges=[((1, 2520), (1, 2520))])
+    assert check(whole_pages_only.encoder, golden, "fp16", large=False).cosine > 0.999
+    whole_pages_only.oracle.tower.downsample.weight.data = whole_pages_only.oracle.tower.downsample.weight * 1.5
+    with pytest.raises(ParityError, match="golden page 'full'"):
+        check(whole_pages_only.encoder, golden, "fp16", large=False)
+    with pytest.raises(EncoderError, match=r"takes none of the golden pages \(280 x 140 px, 588 x 840 px\)"):
+        check(Box(checkpoint, ranges=[((1, 8), (1, 100))]).encoder, golden, "fp16")
+
+
 def test_a_build_that_shows_its_stream_tells_the_block_that_is_off(checkpoint: Checkpoint) -> None:
     page = golden_page("text", pages(1, 280, 140)[0], 280, 140, TorchEncoder(checkpoint))
     box = Box(checkpoint, shows_stream=True)
@@ -204,6 +217,8 @@ def test_an_engine_of_the_store_is_opened_on_its_box_only(checkpoint: Checkpoint
     monkeypatch.setattr(tensorrt_encoder, "open_device", lambda *_: box.device)
     box.encoder = TensorRTEncoder.open(checkpoint, "o" * 64, store, "tensorrt")
     box.check(2, 280, 140)
+    with pytest.raises(EncoderError, match="MiB are planned"):
+        TensorRTEncoder.open(checkpoint, "o" * 64, store, "tensorrt", GpuUse(workspace=1000))
     loaded = len(box.trt.deserialized)
     monkeypatch.setattr(tensorrt_encoder, "find_gpu", lambda _: dataclasses.replace(ADA, driver="575.51.03"))
     with pytest.raises(EngineRefusedError, match=r"built for driver 580\.65\.06; this is 575\.51\.03"):
@@ -253,10 +268,10 @@ def test_a_device_without_a_gpu_is_a_typed_error() -> None:
     if torch.cuda.is_available():
         pytest.skip("this box has a GPU")
     with pytest.raises(EncoderError, match="torch has no GPU here"):
-        open_device("torch")
+        open_device(GpuUse("torch"))
     with pytest.raises(EncoderError, match="pycuda has no GPU here"):
-        open_device("pycuda")
+        open_device(GpuUse("pycuda"))
     with pytest.raises(EncoderError, match=r"torch has no GPU here .*; pycuda has no GPU here"):
-        open_device("auto")
-    with pytest.raises(OptionError, match="choose auto, torch or pycuda"):
-        open_device("jax")
+        open_device(GpuUse())
+    with pytest.raises(OptionError, match="choose one of: auto, torch, pycuda"):
+        GpuUse("jax")
