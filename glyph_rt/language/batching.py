@@ -28,16 +28,6 @@ PAGES_AHEAD = 2  # of one reading, handed in and not prefilled: keeps the loop b
 LINGER_S = 1.0  # how long the thread waits for work before it ends; new work starts another
 
 
-_THREADS: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # of all loops
-
-
-@atexit.register
-def _join_threads() -> None:
-    """The process ends: a thread that has left its loop may still be letting go of the model, which is work inside torch too."""
-    for thread in list(_THREADS):
-        thread.join()
-
-
 class Participant(Protocol):
     """Who may be in a step: a turn or a reading."""
 
@@ -160,7 +150,6 @@ class StepLoop:
         if self._thread is None:
             thread = _LoopThread(self)
             thread.start()
-            _THREADS.add(thread)
             self._thread = thread
             _THREADS.add(thread)
         self._changed.notify_all()
