@@ -107,6 +107,11 @@ def test_a_request_is_text_and_numbers() -> None:
         "AskRequest.document_id",
         "AskRequest.text",
         "AskRequest.question",
+        "AskRequest.system",
+        "ReadDocumentOptions.system",
+        "SamplingOptions.stop",
+        "SamplingOptions.json_schema",  # whose references lead nowhere outside it (tests/language/test_constraints.py)
+        "SamplingOptions.regex",
         "GetDocumentRequest.id",
         "DeleteDocumentRequest.id",
         "RenderPagesRequest.id",
