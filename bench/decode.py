@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import json
 import statistics
 import tempfile
@@ -53,7 +54,8 @@ def main() -> None:
 
 
 def one_model(runtime: Runtime, name: str, options: argparse.Namespace) -> dict[str, Any]:
-    stop_ids, runtime.template.stop_ids = runtime.template.stop_ids, frozenset()
+    marks = runtime.template.marks
+    runtime.template.marks = dataclasses.replace(marks, stop=frozenset())  # answers of one length
     text = text_of(runtime, options.pages)
     figures: dict[str, Any] = {}
     with runtime.read(text) as document:
@@ -81,7 +83,7 @@ def one_model(runtime: Runtime, name: str, options: argparse.Namespace) -> dict[
                 print(f"            eight answers by generate one after the other take {told(alone, timed['ours'])}")
             figures[f"batch {batch}"]["samples"] = timed
         assert ours_tokens(document, options.tokens) == peer.tokens(options.tokens), "the greedy tokens differ"
-    runtime.template.stop_ids = stop_ids
+    runtime.template.marks = marks
     figures["second answer"] = second_answer(runtime, options)
     return figures
 
@@ -117,7 +119,7 @@ def ours(document: Document, batch: int, tokens: int) -> float:
 def ours_tokens(document: Document, tokens: int) -> list[int]:
     answer = document.ask(question(0), Sampling(max_new_tokens=tokens, draft=False))
     list(answer)
-    return answer._tokens
+    return answer.tokens
 
 
 class Stamps(StoppingCriteria):

@@ -184,7 +184,7 @@ class AnswerRun(Generic[T]):
                     continue
                 self._room.acquire()
                 if self._closed.is_set():  # what closing released may have been that room; there will be no more
-                    return None
+                    break
                 self._ready.append(piece)
                 self._tell()
             if self._closed.is_set():

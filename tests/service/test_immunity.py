@@ -109,9 +109,9 @@ def test_a_request_is_text_and_numbers() -> None:
         "AskRequest.question",
         "AskRequest.system",
         "ReadDocumentOptions.system",
-        "SamplingOptions.json_schema",
-        "SamplingOptions.regex",
         "SamplingOptions.stop",
+        "SamplingOptions.json_schema",  # whose references lead nowhere outside it (tests/language/test_constraints.py)
+        "SamplingOptions.regex",
         "GetDocumentRequest.id",
         "DeleteDocumentRequest.id",
         "RenderPagesRequest.id",
