@@ -163,8 +163,8 @@ def check(runtime: Runtime, watch: Watch, limits: Limits) -> list[str]:
             books.check_integrity()  # type: ignore[attr-defined]
         except Exception as error:
             failures.append(f"{name}: {error}")
-    if runtime.arena.used or runtime.store.host_used or runtime._texts.used:
-        failures.append(f"left: KV {runtime.arena.used}, host {runtime.store.host_used}, texts {runtime._texts.used} bytes")
+    if runtime.arena.used or runtime.store.host_used or runtime.texts.used:
+        failures.append(f"left: KV {runtime.arena.used}, host {runtime.store.host_used}, texts {runtime.texts.used} bytes")
     return failures
 
 

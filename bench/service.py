@@ -27,6 +27,7 @@ from typing import Any
 
 import grpc
 
+from glyph_rt.language import Channel, Piece
 from glyph_rt.service.access import Access
 from glyph_rt.service.client import Client
 from glyph_rt.v1 import answers_pb2, answers_pb2_grpc
@@ -54,8 +55,11 @@ class InstantAnswer:
         self.timings = SimpleNamespace(prefill_s=0.0, ttft_s=0.0, decode_s=0.0, tokens_per_s=0.0, restore_s=0.0)
         self.text = ""
 
-    def steps(self) -> Iterator[str]:
-        return iter(["piece"] * self.pieces)
+    def steps(self) -> Iterator[list[Piece]]:
+        return iter([[Piece(Channel.ANSWER, "piece")]] * self.pieces)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def cancel(self) -> None:
         """Nothing is held."""
