@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from pathlib import Path
@@ -48,12 +49,8 @@ def random_model(path: Path, size: dict[str, Any]) -> Path:
 
 def drawn(style: str, count: int) -> list[Page]:
     """Full pages of text of one size."""
-    pages = []
-    for page in Typesetter(PRESETS[style]).pages(TEXT * count):
-        pages.append(page)
-        if len(pages) == count:
-            return pages
-    raise AssertionError("the text is too short")
+    whole = PRESETS[style].changed(style, auto_crop_width=False, auto_crop_last_page=False)
+    return list(itertools.islice(Typesetter(whole).pages(TEXT * count), count))
 
 
 def flops_per_page(size: dict[str, Any], patches: int) -> float:
