@@ -129,7 +129,7 @@ class Runtime:
         if self._closed:
             raise ClosedError("this runtime was closed")
         effort = Effort()
-        self._admit_text(text)
+        size = self._admit_text(text)
         means = self._means_with(system)
         layout = self._lay_out(text, progress, means.template)
         measure = layout.measure
@@ -137,7 +137,7 @@ class Runtime:
         purpose = f"a document of {measure.pages:,} pages ({tokens:,} tokens)"
         self.arena.check_size(tokens * self.model.kv_shape.bytes_per_token, purpose)
         source = np.array(self.template.encode(text), np.int32)
-        room = self.texts.reserve(len(text.encode("utf-8", "surrogatepass")) + layout.lines.nbytes + source.nbytes, purpose)
+        room = self.texts.reserve(size + layout.lines.nbytes + source.nbytes, purpose)
         try:
             names = means.reader.name_pages(layout, tenant)
             effort.charge("typeset_s")
@@ -184,13 +184,15 @@ class Runtime:
         reader = self._reader.with_system(system)
         return Means(reader, lambda text, tenant, progress: self.read(text, progress, system=system, tenant=tenant))
 
-    def _admit_text(self, text: str) -> None:
+    def _admit_text(self, text: str) -> int:
+        """Its bytes in UTF-8."""
         size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         if size > self.limits.text_bytes:
             told = f"the text has {size:,} bytes and the limit is {self.limits.text_bytes:,}"
             raise LimitError(f"{told}; split it or raise --text-bytes", public=told, field="text")
         if not text.strip():
             raise InputError("the text is empty; there is nothing to read", public="the text shows nothing to read", field="text")
+        return size
 
     def _lay_out(self, text: str, progress: ProgressCallback | None, template: PromptTemplate) -> Layout:
         """The text's layout, given up as soon as what is laid out is too much: lines of a hopeless text would fill memory."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glyph_rt.cli.connection import Connection
+from glyph_rt.cli.figures import answer_figures
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.errors import OptionError
 from glyph_rt.memory import MIB, Limits, parse_size, peak_rss_bytes
@@ -120,35 +121,20 @@ def report(document: Document, answer: Answer, load_s: float) -> dict[str, Any]:
 
     ttft_s runs from the moment the loaded model got the text to the first piece of the answer.
     """
-    usage, read, timings = answer.usage, document.timings, answer.timings
+    usage, timings = answer.usage, answer.timings
     assert timings is not None, "the answer has not ended"
-    before_question = read.typeset_s + read.encode_s + read.prefill_s
-    return {
-        "answer": answer.text,
-        "thinking": answer.thinking,
-        "finish_reason": answer.finish_reason,
-        "usage": {
-            "text_tokens": usage.text_tokens,
-            "visual_tokens": usage.visual_tokens,
-            "compression": round(usage.compression, 3),
-            "pages": usage.pages,
-            "characters": usage.characters,
-            "prompt_tokens": usage.prompt_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "drafted_tokens": usage.drafted_tokens,
-            "accepted_tokens": usage.accepted_tokens,
-        },
-        "timings": {
-            "load_s": round(load_s, 4),
-            "typeset_s": round(read.typeset_s, 4),
-            "encode_s": round(read.encode_s, 4),
-            "prefill_s": round(read.prefill_s + timings.prefill_s, 4),
-            "ttft_s": round(before_question + timings.ttft_s, 4),
-            "decode_s": round(timings.decode_s, 4),
-            "tokens_per_s": round(timings.tokens_per_s, 1),
-        },
-    }
+    figures = answer_figures(
+        answer=answer.text,
+        thinking=answer.thinking,
+        finish_reason=answer.finish_reason,
+        usage=usage,
+        compression=usage.compression,
+        characters=usage.characters,
+        read=document.timings,
+        timings=timings,
+        first_s=timings.ttft_s,
+    )
+    return figures | {"timings": {"load_s": round(load_s, 4), **figures["timings"]}}
 
 
 def _print_stats(figures: dict[str, Any], answer: Answer) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from glyph_rt.cli.ask import AskOptions
+from glyph_rt.cli.figures import answer_figures
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.errors import OptionError
 from glyph_rt.memory import parse_size
@@ -58,29 +59,14 @@ def _pages(show: Callable[[documents_pb2.ReadProgress], None] | None) -> Callabl
 def report(document: documents_pb2.Document, reply: Reply) -> dict[str, Any]:
     """The JSON object of an answer that has ended: the keys of a local `ask`, without load and memory. Seconds are the server's."""
     assert reply.done is not None, "the answer has not ended"
-    usage, timings, read = reply.done.usage, reply.done.timings, document.timings
-    return {
-        "answer": reply.text,
-        "thinking": reply.thinking,
-        "finish_reason": answers_pb2.FinishReason.Name(reply.done.finish_reason).removeprefix("FINISH_REASON_").lower(),
-        "usage": {
-            "text_tokens": usage.text_tokens,
-            "visual_tokens": usage.visual_tokens,
-            "compression": round(document.compression, 3),
-            "pages": usage.pages,
-            "characters": document.characters,
-            "prompt_tokens": usage.prompt_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "drafted_tokens": usage.drafted_tokens,
-            "accepted_tokens": usage.accepted_tokens,
-        },
-        "timings": {
-            "typeset_s": round(read.typeset_s, 4),
-            "encode_s": round(read.encode_s, 4),
-            "prefill_s": round(read.prefill_s + timings.prefill_s, 4),
-            "ttft_s": round(read.typeset_s + read.encode_s + read.prefill_s + timings.first_piece_s, 4),
-            "decode_s": round(timings.decode_s, 4),
-            "tokens_per_s": round(timings.tokens_per_s, 1),
-        },
-    }
+    return answer_figures(
+        answer=reply.text,
+        thinking=reply.thinking,
+        finish_reason=answers_pb2.FinishReason.Name(reply.done.finish_reason).removeprefix("FINISH_REASON_").lower(),
+        usage=reply.done.usage,
+        compression=document.compression,
+        characters=document.characters,
+        read=document.timings,
+        timings=reply.done.timings,
+        first_s=reply.done.timings.first_piece_s,
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import pytest
 
 from glyph_rt import Runtime
 from tests.conftest import TEXT
-from tests.service.conftest import Served, eventually, serve
+from tests.service.conftest import Served, eventually, serve, serve_command
 
 __all__ = ["serve"]
 QUESTION = "What is the value of order number?"
@@ -94,17 +93,7 @@ class Process:
 @contextmanager
 def process(model: Path, address: str, *options: str) -> Iterator[Process]:
     """Serve, from when it does until the block ends."""
-    command = [
-        sys.executable,
-        "-c",
-        "from glyph_rt.cli import main; main()",
-        "serve",
-        "--address",
-        address,
-        "--model",
-        str(model),
-        *options,
-    ]
+    command = serve_command(address, model, *options)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) as child:
         try:
             assert child.stderr is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -107,3 +108,16 @@ def slow_down(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, seconds: float)
 
     monkeypatch.setattr(runtime.model, "forward", slow)
     return steps
+
+
+def serve_command(address: str, model: Path, *options: str) -> list[str]:
+    """`glyph-rt serve` in a process of its own."""
+    return [sys.executable, "-c", "from glyph_rt.cli import main; main()", "serve", "--address", address, "--model", str(model), *options]
+
+
+def sockets(process: int) -> list[str]:
+    """Lines of the kernel's tables for the internet sockets that a process has open."""
+    links = [str(fd.readlink()) for fd in Path(f"/proc/{process}/fd").iterdir() if fd.is_symlink()]
+    inodes = {link.removeprefix("socket:[").rstrip("]") for link in links if link.startswith("socket:[")}
+    tables = [Path(f"/proc/{process}/net/{name}") for name in ("tcp", "tcp6", "udp", "udp6")]
+    return [line for table in tables for line in table.read_text().splitlines()[1:] if line.split()[9] in inodes]

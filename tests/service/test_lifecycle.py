@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from glyph_rt.service.limits import ServiceLimits
 from glyph_rt.service.server import SERVICES
 from glyph_rt.v1 import documents_pb2
 from tests.conftest import TEXT
-from tests.service.conftest import Served, eventually, served, slow_down
+from tests.service.conftest import Served, eventually, serve_command, served, slow_down, sockets
 
 QUESTION = "What is the value of order number?"
 Code = grpc.StatusCode
@@ -201,29 +200,11 @@ def test_limits_out_of_range_are_refused(bad: dict[str, float]) -> None:
         ServiceLimits(**bad)  # type: ignore[arg-type]
 
 
-def sockets(process: int) -> list[str]:
-    """Lines of the kernel's tables for the internet sockets that a process has open."""
-    links = [str(fd.readlink()) for fd in Path(f"/proc/{process}/fd").iterdir() if fd.is_symlink()]
-    inodes = {link.removeprefix("socket:[").rstrip("]") for link in links if link.startswith("socket:[")}
-    tables = [Path(f"/proc/{process}/net/{name}") for name in ("tcp", "tcp6", "udp", "udp6")]
-    return [line for table in tables for line in table.read_text().splitlines()[1:] if line.split()[9] in inodes]
-
-
 @pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="reads Linux's socket tables")
 def test_glyph_rt_serve_from_start_to_sigterm(random_model: Path, tmp_path: Path) -> None:
     """The real process: phases on standard error, one listening socket and no other, a drain on SIGTERM, exit code 0."""
-    command = [
-        sys.executable,
-        "-c",
-        "from glyph_rt.cli import main; main()",
-        "serve",
-        "--address",
-        "127.0.0.1:0",
-        "--model",
-        str(random_model),
-    ]
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "http_proxy": "http://192.0.2.1:9"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(serve_command("127.0.0.1:0", random_model), stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stderr is not None
             lines = [process.stderr.readline() for _ in range(5)]
@@ -247,17 +228,7 @@ def test_glyph_rt_serve_from_start_to_sigterm(random_model: Path, tmp_path: Path
 @pytest.mark.parametrize("moment", ["while it starts", "during a long answer"])
 def test_signals_end_it_at_any_moment(random_model: Path, moment: str) -> None:
     """One signal while it starts; two while it drains: the second does not wait for the answer."""
-    command = [
-        sys.executable,
-        "-c",
-        "from glyph_rt.cli import main; main()",
-        "serve",
-        "--address",
-        "127.0.0.1:0",
-        "--model",
-        str(random_model),
-    ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(serve_command("127.0.0.1:0", random_model), stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
             lines = [next(line for line in process.stderr if "listening at" in line)]

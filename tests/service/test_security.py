@@ -29,7 +29,7 @@ from glyph_rt.service.tls import TlsFiles
 from glyph_rt.service.tokens import TokenFile, add_token, new_token
 from glyph_rt.v1 import documents_pb2
 from tests.conftest import TEXT
-from tests.service.conftest import Served, eventually, served
+from tests.service.conftest import Served, eventually, served, sockets
 
 QUESTION = "What is the value of order number?"
 Code = grpc.StatusCode
@@ -398,14 +398,6 @@ HOOK = (
     "sys.addaudithook(hook)\n"
     "from glyph_rt.cli import main; main()\n"
 )
-
-
-def sockets(process: int) -> list[str]:
-    """Lines of the kernel's tables for the internet sockets that a process has open."""
-    links = [str(fd.readlink()) for fd in Path(f"/proc/{process}/fd").iterdir() if fd.is_symlink()]
-    inodes = {link.removeprefix("socket:[").rstrip("]") for link in links if link.startswith("socket:[")}
-    tables = [Path(f"/proc/{process}/net/{name}") for name in ("tcp", "tcp6", "udp", "udp6")]
-    return [line for table in tables for line in table.read_text().splitlines()[1:] if line.split()[9] in inodes]
 
 
 @pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="reads Linux's socket tables")
