@@ -218,7 +218,7 @@ class Answer:
         return Usage(
             text_tokens=d.text_tokens,
             visual_tokens=d.measure.visual_tokens,
-            compression=d.text_tokens / d.measure.visual_tokens,
+            compression=d.compression,
             pages=d.measure.pages,
             characters=d.measure.characters,
             prompt_tokens=self._prompt_tokens,

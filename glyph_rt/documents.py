@@ -113,6 +113,11 @@ class Document:
         """What a text model would have to read."""
         return len(self.source)
 
+    @property
+    def compression(self) -> float:
+        """Text tokens per visual token, both under the model's own tokenizer."""
+        return self.text_tokens / self.measure.visual_tokens
+
     def ask(
         self, question: str, sampling: Sampling | None = None, *, after: Answer | None = None, keep: bool = False, priority: int = 0
     ) -> Answer:

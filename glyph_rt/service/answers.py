@@ -22,7 +22,6 @@ from glyph_rt.v1 import answers_pb2_grpc
 if TYPE_CHECKING:
     from glyph_rt.typeset import Place
 
-COLDEST = 1e-6  # a temperature below this draws the most likely token too, and further below it is 0 in single precision
 _REASONS = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
 _CHANNELS = {Channel.THINKING: pb.ANSWER_CHANNEL_THINKING, Channel.ANSWER: pb.ANSWER_CHANNEL_ANSWER}
 
@@ -141,7 +140,7 @@ def _sampling(options: pb.SamplingOptions) -> Sampling:
     form = options.WhichOneof("constraint")
     return Sampling(
         max_new_tokens=options.max_new_tokens if options.HasField("max_new_tokens") else None,
-        temperature=0.0 if 0 < options.temperature < COLDEST else options.temperature,
+        temperature=options.temperature,
         seed=options.seed,
         draft=options.draft if options.HasField("draft") else True,
         top_k=options.top_k,

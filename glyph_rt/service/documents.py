@@ -261,11 +261,6 @@ def timings_message(timings: ReadTimings) -> pb.ReadTimings:
     return pb.ReadTimings(typeset_s=timings.typeset_s, encode_s=timings.encode_s, prefill_s=timings.prefill_s, wait_s=timings.wait_s)
 
 
-def compression(document: Document) -> float:
-    """Text tokens per visual token."""
-    return document.text_tokens / document.measure.visual_tokens
-
-
 def to_message(entry: Entry) -> pb.Document:
     """A kept document, for the wire."""
     document = entry.document
@@ -277,7 +272,7 @@ def to_message(entry: Entry) -> pb.Document:
         text_tokens=document.text_tokens,
         characters=document.measure.characters,
         missing_characters=sum(document.measure.missing.values()),
-        compression=compression(document),
+        compression=document.compression,
         kv_bytes=document.kv_bytes,
         timings=timings_message(document.timings),
         prefilled_tokens=document.prefilled_tokens,
