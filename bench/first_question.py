@@ -22,7 +22,7 @@ from PIL import Image
 from transformers import Glm4vForConditionalGeneration, Glm4vImageProcessorPil
 
 from glyph_rt import Limits, Runtime, Sampling
-from glyph_rt.memory import peak_rss_bytes
+from glyph_rt.memory.limits import peak_rss_bytes
 
 NEW_TOKENS = 16
 

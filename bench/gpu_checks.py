@@ -18,7 +18,7 @@ import transformers
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.documents import Document
 from glyph_rt.language import LanguageModel, PromptTemplate, Sampling
-from glyph_rt.memory import Limits
+from glyph_rt.memory.limits import Limits
 from glyph_rt.runtime import Runtime, open_typesetter
 from glyph_rt.vision.torch_encoder import TorchEncoder
 

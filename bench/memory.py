@@ -26,7 +26,7 @@ from glyph_rt.export.reader.held_out import questions
 
 from glyph_rt import Answer, Document, Limits, Runtime, Sampling
 from glyph_rt.errors import BusyError, LimitError
-from glyph_rt.memory import MIB, parse_size
+from glyph_rt.memory.limits import MIB, parse_size
 
 
 def main() -> int:

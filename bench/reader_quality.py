@@ -14,7 +14,7 @@ from pathlib import Path
 from glyph_rt import Runtime, evaluate
 from glyph_rt.evaluate.suites import READER_BARS, Exact, Options, reader
 from glyph_rt.language import Quant
-from glyph_rt.memory import MIB
+from glyph_rt.memory.limits import MIB
 
 CONTRACT = Path(__file__).parents[1] / "examples" / "contract.txt"
 

@@ -80,7 +80,7 @@ class InstantDocument:
 
 async def serve_instantly() -> None:
     """Our whole server over a runtime that is not there. Prints its address and its one document's id."""
-    from glyph_rt.memory import Limits
+    from glyph_rt.memory.limits import Limits
     from glyph_rt.service.address import Address
     from glyph_rt.service.limits import ServiceLimits
     from glyph_rt.service.server import Server

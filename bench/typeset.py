@@ -30,7 +30,7 @@ import texts
 from PIL import Image, ImageDraw, ImageFont
 from typeset_fidelity import FONTS, font_for, style_for
 
-from glyph_rt.memory import peak_rss_bytes
+from glyph_rt.memory.limits import peak_rss_bytes
 from glyph_rt.typeset import Style, Typesetter
 
 PAGE = (595, 842)  # px of a page that Pillow and Pango draw

@@ -37,7 +37,7 @@ from transformers import Glm4vImageProcessorPil, Glm4vVisionConfig
 from transformers.models.glm4v.modeling_glm4v import Glm4vVisionModel
 
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.memory import GIB, peak_rss_bytes
+from glyph_rt.memory.limits import GIB, peak_rss_bytes
 from glyph_rt.typeset import Page
 from glyph_rt.vision.encoder import VisionEncoder
 from glyph_rt.vision.golden import Golden, check, golden_path

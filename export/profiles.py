@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from glyph_rt.errors import OptionError, ProfileError
 from glyph_rt.identity import digest
-from glyph_rt.memory import MIB, parse_size
+from glyph_rt.memory.limits import MIB, parse_size
 from glyph_rt.vision import MAX_BATCH
 from glyph_rt.vision.trt_api import Flavour
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from glyph_rt.documents import Answer, Document, Progress, Usage
     from glyph_rt.errors import GlyphError
     from glyph_rt.language import Constraint, Quant, Sampling
-    from glyph_rt.memory import Limits
-    from glyph_rt.plan import Budget
+    from glyph_rt.memory.limits import Limits
+    from glyph_rt.memory.plan import Budget
     from glyph_rt.runtime import Runtime
     from glyph_rt.typeset import Style
 
@@ -29,8 +29,8 @@ _HOMES = {
     "glyph_rt.documents": ("Answer", "Document", "Progress", "Usage"),
     "glyph_rt.errors": ("GlyphError",),
     "glyph_rt.language": ("Constraint", "Quant", "Sampling"),
-    "glyph_rt.memory": ("Limits",),
-    "glyph_rt.plan": ("Budget",),
+    "glyph_rt.memory.limits": ("Limits",),
+    "glyph_rt.memory.plan": ("Budget",),
     "glyph_rt.runtime": ("Runtime",),
     "glyph_rt.typeset": ("Style",),
 }

@@ -10,10 +10,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from glyph_rt.arena import Reservation
 from glyph_rt.errors import InputError, LimitError
 from glyph_rt.language import Channel, Drafter, KVSegment, KVTail, Lease, Past, Piece, Sampler, Sampling, Turn
-from glyph_rt.memory import MIB
+from glyph_rt.memory.arena import Reservation
+from glyph_rt.memory.limits import MIB
 
 if TYPE_CHECKING:
     from glyph_rt.documents import Document

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glyph_rt.answers import Answer, AnswerTimings, Usage
-from glyph_rt.arena import Arena, Reservation
 from glyph_rt.errors import ClosedError, InputError
 from glyph_rt.language import Lease, PromptTemplate, Sampling, SegmentStore, StepLoop
+from glyph_rt.memory.arena import Arena, Reservation
 from glyph_rt.reading import Effort, PageName, PageReader
 from glyph_rt.typeset import Layout
 

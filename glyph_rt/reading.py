@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from glyph_rt.arena import Arena
-from glyph_rt.byte_cache import ByteCache
 from glyph_rt.identity import digest
 from glyph_rt.language import PAGES_AHEAD, KVSegment, KVTail, Lease, Past, PromptTemplate, SegmentStore, StepLoop
+from glyph_rt.memory.arena import Arena
+from glyph_rt.memory.byte_cache import ByteCache
 from glyph_rt.typeset import BLOCK, Layout, Page, Typesetter
 from glyph_rt.vision import MAX_BATCH, VisionEncoder
 

@@ -17,7 +17,7 @@ from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.cli import main
 from glyph_rt.vision.graph import GraphKind
 from tests.conftest import TEXT
-from tests.test_plan import GLM_9B
+from tests.memory.test_plan import GLM_9B
 
 Run = Callable[..., tuple[int, str, str]]
 FIELDS = {
@@ -254,7 +254,7 @@ def test_memory_of_a_large_text_is_bounded(tmp_path: Path, random_model: Path) -
     text = tmp_path / "large.txt"
     text.write_text("word and word again, line after line, no end\n" * 24_000)
     code = (
-        "import sys; from glyph_rt.cli.main import _run; from glyph_rt.memory import peak_rss_bytes\n"
+        "import sys; from glyph_rt.cli.main import _run; from glyph_rt.memory.limits import peak_rss_bytes\n"
         "sys.argv = ['glyph-rt', 'ask', *sys.argv[1:]]; import glyph_rt.runtime, transformers.models.glm4v.modeling_glm4v\n"
         "before = peak_rss_bytes(); code = _run(); print(code, peak_rss_bytes() - before)"
     )

@@ -13,7 +13,7 @@ from glyph_rt.cli.connection import Connection
 from glyph_rt.cli.figures import answer_figures
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.errors import OptionError
-from glyph_rt.memory import MIB, Limits, parse_size, peak_rss_bytes
+from glyph_rt.memory.limits import MIB, Limits, parse_size, peak_rss_bytes
 from glyph_rt.texts import read_text
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from glyph_rt.cli.ask import AskOptions
 from glyph_rt.cli.figures import answer_figures
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.errors import OptionError
-from glyph_rt.memory import parse_size
+from glyph_rt.memory.limits import parse_size
 from glyph_rt.service.client import Client, Reply
 from glyph_rt.texts import read_text
 from glyph_rt.v1 import answers_pb2, documents_pb2

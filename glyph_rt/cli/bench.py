@@ -52,7 +52,7 @@ def serve(
 
     import grpc
 
-    from glyph_rt.memory import Limits
+    from glyph_rt.memory.limits import Limits
     from glyph_rt.service.client import ServiceError
     from glyph_rt.service.load import Pace, Target, measure
     from glyph_rt.texts import read_text

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import BuildError, EncoderError, ParityError
-from glyph_rt.memory import MIB
+from glyph_rt.memory.limits import MIB
 from glyph_rt.vision import GpuUse, default_store
 from glyph_rt.vision.device import open_device
 from glyph_rt.vision.golden import Golden, check, explained, golden_path

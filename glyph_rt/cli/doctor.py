@@ -13,7 +13,7 @@ from typing import Any
 import onnxruntime
 import torch
 
-from glyph_rt.memory import GIB
+from glyph_rt.memory.limits import GIB
 from glyph_rt.runtime import Runtime, probe_page
 from glyph_rt.vision import GpuUse, default_store, open_encoder
 from glyph_rt.vision.candidates import ORACLE, candidates

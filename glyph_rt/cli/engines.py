@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glyph_rt.errors import EngineRefusedError
-from glyph_rt.memory import MIB
+from glyph_rt.memory.limits import MIB
 
 if TYPE_CHECKING:  # importing it imports torch, and this module is part of `--help`
     from glyph_rt.vision.manifest import Manifest
@@ -55,7 +55,7 @@ def prune(
     limit: Annotated[str | None, typer.Option("--limit", metavar="SIZE", help="Keep at most this much, the most recently used.")] = None,
 ) -> None:
     """Remove engines that would be refused, then the least recently used beyond the limit."""
-    from glyph_rt.memory import parse_size
+    from glyph_rt.memory.limits import parse_size
     from glyph_rt.vision.store import DEFAULT_LIMIT, EngineStore, default_engines
 
     removed = EngineStore(store or default_engines(), limit=DEFAULT_LIMIT if limit is None else parse_size(limit)).prune()

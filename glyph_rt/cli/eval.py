@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from glyph_rt.cli.progress import question_progress
 from glyph_rt.errors import InputError, OptionError
-from glyph_rt.memory import Limits, parse_size
+from glyph_rt.memory.limits import Limits, parse_size
 
 if TYPE_CHECKING:
     from glyph_rt.runtime import Runtime

@@ -278,7 +278,7 @@ def build(
 ) -> None:
     """Build the vision tower's TensorRT engine for one box. Needs TensorRT, or the `rtx` extra, and the `export` extra."""
     from glyph_rt.cli.build import BuildOptions, run
-    from glyph_rt.memory import parse_size
+    from glyph_rt.memory.limits import parse_size
     from glyph_rt.vision import GpuUse
 
     run(BuildOptions(model, profile, colour, onnx, out, parse_size(limit), GpuUse(device)))

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from glyph_rt.errors import OptionError
-from glyph_rt.memory import Limits, parse_size
-from glyph_rt.plan import Budget, MemoryPlan
+from glyph_rt.memory.limits import Limits, parse_size
+from glyph_rt.memory.plan import Budget, MemoryPlan
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def _measured(options: PlanOptions, budget: Budget, limits: Limits) -> MemoryPla
 
 def _estimated(options: PlanOptions, budget: Budget, limits: Limits) -> MemoryPlan:
     from glyph_rt.checkpoint import Checkpoint
-    from glyph_rt.estimate import Target, estimated_plan
     from glyph_rt.language import Quant
+    from glyph_rt.memory.estimate import Target, estimated_plan
     from glyph_rt.runtime import style_of
 
     checkpoint = Checkpoint.open(options.model, weights=False)

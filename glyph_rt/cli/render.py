@@ -7,7 +7,7 @@ from pathlib import Path
 
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.errors import InputError
-from glyph_rt.memory import parse_size
+from glyph_rt.memory.limits import parse_size
 from glyph_rt.texts import read_text
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glyph_rt.errors import OptionError
-from glyph_rt.memory import Limits, parse_size
-from glyph_rt.plan import Budget
+from glyph_rt.memory.limits import Limits, parse_size
+from glyph_rt.memory.plan import Budget
 from glyph_rt.service.address import Address
 from glyph_rt.service.limits import ServiceLimits
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from glyph_rt.cli.connection import Connection
 from glyph_rt.errors import OptionError
-from glyph_rt.memory import MIB
+from glyph_rt.memory.limits import MIB
 from glyph_rt.service.client import Client, ServiceError
 from glyph_rt.v1 import runtime_pb2 as pb
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from glyph_rt.arena import Arena, Reservation
 from glyph_rt.errors import InternalError
 from glyph_rt.language.segments import KVSegment
+from glyph_rt.memory.arena import Arena, Reservation
 
 
 @dataclass(eq=False)

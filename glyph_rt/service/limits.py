@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from glyph_rt.errors import BusyError, OptionError
-from glyph_rt.memory import KIB, MIB, Limits
+from glyph_rt.memory.limits import KIB, MIB, Limits
 
 
 @dataclass(frozen=True)

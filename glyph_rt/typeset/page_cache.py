@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from glyph_rt.byte_cache import ByteCache
 from glyph_rt.errors import InternalError
+from glyph_rt.memory.byte_cache import ByteCache
 
 
 class PageCache(ByteCache[NDArray[np.uint8]]):

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glyph_rt.errors import EngineRefusedError, StoreError
-from glyph_rt.memory import GIB
+from glyph_rt.memory.limits import GIB
 from glyph_rt.vision.graph import default_store
 from glyph_rt.vision.manifest import Manifest, Wanted
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import EncoderError
-from glyph_rt.memory import MIB
+from glyph_rt.memory.limits import MIB
 from glyph_rt.vision.device import Buffer, Device, Event, GpuUse, Pinned, Stream, open_device
 from glyph_rt.vision.geometry import PATCH
 from glyph_rt.vision.gpu import Gpu, find_gpu

@@ -9,10 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from glyph_rt.arena import Arena
 from glyph_rt.errors import InternalError, LimitError
 from glyph_rt.identity import digest
 from glyph_rt.language import KVShape, KVTail, Lease, SegmentStore
+from glyph_rt.memory.arena import Arena
 
 SHAPE = KVShape(layers=1, kv_heads=1, head_dim=2, dtype=torch.float32)
 PER_TOKEN = SHAPE.bytes_per_token

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from glyph_rt import Runtime, Sampling
-from glyph_rt.memory import Limits
+from glyph_rt.memory.limits import Limits
 from glyph_rt.service.client import Client, ServiceError
 from glyph_rt.service.library import MOST_ANSWERS
 from glyph_rt.v1 import documents_pb2

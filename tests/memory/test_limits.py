@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from glyph_rt.errors import OptionError
-from glyph_rt.memory import Limits, parse_size, peak_rss_bytes
+from glyph_rt.memory.limits import Limits, parse_size, peak_rss_bytes
 
 
 @pytest.mark.parametrize(("text", "size"), [("512", 512), ("2KiB", 2048), ("1.5 MiB", 3 * 2**19), ("3g", 3 * 2**30), ("1GIB", 2**30)])

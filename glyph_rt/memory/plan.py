@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from glyph_rt.errors import OptionError, PlanError
-from glyph_rt.memory import GIB, MIB
+from glyph_rt.memory.limits import GIB, MIB
 
 TURN_TOKENS = 1024  # of a question and its answer, where the plan counts what fits
 DOCUMENT_PAGES = 64  # of a long document, where the plan counts how many fit

@@ -1,4 +1,4 @@
-"""Memory: the limits a runtime is given; plan.py says how a budget is spent."""
+"""The limits a runtime is given; plan.py says how a budget is spent."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from glyph_rt.errors import BusyError, ClosedError, LimitError
-from glyph_rt.memory import MIB
+from glyph_rt.memory.limits import MIB
 
 
 class _Block:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from glyph_rt.arena import Arena, Reservation
 from glyph_rt.errors import BusyError, ClosedError, LimitError
+from glyph_rt.memory.arena import Arena, Reservation
 
 
 class ArenaMachine(RuleBasedStateMachine):

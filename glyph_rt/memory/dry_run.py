@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from glyph_rt.estimate import vision_parameters
 from glyph_rt.language import Sampling
-from glyph_rt.memory import KIB, peak_rss_bytes
-from glyph_rt.plan import Budget, MemoryPlan, Share
+from glyph_rt.memory.estimate import vision_parameters
+from glyph_rt.memory.limits import KIB, peak_rss_bytes
+from glyph_rt.memory.plan import Budget, MemoryPlan, Share
 from glyph_rt.vision import MAX_BATCH
 
 if TYPE_CHECKING:

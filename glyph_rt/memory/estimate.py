@@ -15,8 +15,8 @@ from transformers.models.glm4v.modeling_glm4v import Glm4vTextModel, Glm4vVision
 
 from glyph_rt.errors import OptionError
 from glyph_rt.language.quantise import Quant, quantised_bytes
-from glyph_rt.memory import MIB, Limits
-from glyph_rt.plan import Budget, MemoryPlan, Share
+from glyph_rt.memory.limits import MIB, Limits
+from glyph_rt.memory.plan import Budget, MemoryPlan, Share
 from glyph_rt.typeset import Style
 from glyph_rt.vision import MAX_BATCH
 

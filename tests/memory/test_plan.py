@@ -14,12 +14,12 @@ from transformers import Glm4vConfig
 
 from glyph_rt import Limits, Runtime
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.dry_run import HostMeter
 from glyph_rt.errors import OptionError, PlanError
-from glyph_rt.estimate import Target, decoder_bytes, estimated_plan, vision_parameters
 from glyph_rt.language import LanguageModel, Quant, Sampling
-from glyph_rt.memory import GIB, MIB
-from glyph_rt.plan import TURN_TOKENS, Budget, MemoryPlan, Share
+from glyph_rt.memory.dry_run import HostMeter
+from glyph_rt.memory.estimate import Target, decoder_bytes, estimated_plan, vision_parameters
+from glyph_rt.memory.limits import GIB, MIB
+from glyph_rt.memory.plan import TURN_TOKENS, Budget, MemoryPlan, Share
 from glyph_rt.typeset import PRESETS
 from tests.conftest import TEXT
 
