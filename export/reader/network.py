@@ -200,14 +200,19 @@ class Attention(nn.Module):
         self.v_proj = linear(size.hidden, size.kv_heads * size.head_dim, bias=True)
         self.o_proj = linear(size.hidden, size.hidden)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        batch, tokens, hidden = x.shape
-        shape = (batch, tokens, -1, self.size.head_dim)
-        q, k, v = (p(x).view(shape).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
-        q, k = _rotate_pairs(q, cos, sin), _rotate_pairs(k, cos, sin)
-        k, v = (t.expand(-1, self.size.heads, -1, -1) for t in (k, v))  # one kv head
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.o_proj(out.transpose(1, 2).reshape(batch, tokens, hidden))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, last: int) -> Tensor:
+        """For the last `last` tokens of x [batch, tokens, hidden], what they fetch from all up to themselves."""
+        batch, tokens, _ = x.shape
+        heads, dim = self.size.heads, self.size.head_dim
+        q = _rotate_pairs(self.q_proj(x[:, -last:]).view(batch, last, heads, dim).transpose(1, 2), cos[-last:], sin[-last:])
+        k, v = _rotate_pairs(self.k_proj(x), cos, sin), self.v_proj(x)
+        # One kv head: the query heads are packed as rows of one product. On a CPU this is faster than torch's flash attention, whose
+        # backward pass is slow, for pages as few as the curriculum's.
+        scores = (q.reshape(batch, heads * last, dim) @ k.transpose(1, 2)).view(batch, heads, last, tokens)
+        later = torch.ones(last, tokens, dtype=torch.bool, device=x.device).triu(tokens - last + 1)
+        shares = scores.float().mul(dim**-0.5).masked_fill(later, -math.inf).softmax(-1)
+        out = (shares.view(batch, heads * last, tokens).to(v.dtype) @ v).view(batch, heads, last, dim)
+        return self.o_proj(out.transpose(1, 2).reshape(batch, last, heads * dim))
 
 
 class MLP(nn.Module):
@@ -228,8 +233,9 @@ class TextBlock(nn.Module):
         self.post_self_attn_layernorm, self.post_mlp_layernorm = RMSNorm(size.hidden, 0.4), RMSNorm(size.hidden, 0.4)
         self.self_attn, self.mlp = Attention(size), MLP(size)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.post_self_attn_layernorm(self.self_attn(self.input_layernorm(x), cos, sin))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, last: int) -> Tensor:
+        """The last `last` tokens of x."""
+        x = x[:, -last:] + self.post_self_attn_layernorm(self.self_attn(self.input_layernorm(x), cos, sin, last))
         return x + self.post_mlp_layernorm(self.mlp(self.post_attention_layernorm(x)))
 
     def pointer(self, x: Tensor, cos: Tensor, sin: Tensor, text_start: int, image: Tensor) -> Tensor:
@@ -248,15 +254,15 @@ class Output:
     logits: [documents, text, vocabulary], the next token.
     pointers: [2, documents, text, pages * visual tokens], where two layers look for it.
     slots: [documents, text, 8], which character of that visual token it is.
-    characters, fetched: [documents * pages, visual tokens, 8, vocabulary], the characters of every visual token as the vision
-        tower gives them and as the pointing layers can fetch them.
+    fetched: [documents * pages, visual tokens, 8, vocabulary], the characters of every visual token as the pointing layers can fetch them.
+    visual: [documents * pages, visual tokens, hidden], the visual tokens.
     """
 
     logits: Tensor
     pointers: Tensor
     slots: Tensor
-    characters: Tensor
     fetched: Tensor
+    visual: Tensor
 
 
 class Reader(nn.Module):
@@ -280,6 +286,10 @@ class Reader(nn.Module):
         # The characters again, read from what the two pointing layers can fetch of a visual token: their values. Nothing else
         # tells these few features to hold all eight.
         self.value_head = linear(2 * size.kv_heads * size.head_dim, 8 * VOCABULARY_SIZE)
+
+    def guesses(self, visual: Tensor) -> Tensor:
+        """The characters [..., 8, vocabulary] of visual tokens [..., hidden], as the vision tower gives them."""
+        return self.character_head(visual).unflatten(-1, (8, -1))
 
     def positions(self, pages: int, text_tokens: int) -> tuple[Tensor, Tensor]:
         """Rope positions [3, tokens] as Glm4vModel.get_rope_index gives them, and the indices of the visual tokens."""
@@ -327,13 +337,13 @@ class Reader(nn.Module):
             if number >= self.size.layers - 2:
                 scores.append(layer.pointer(x, cos, sin, x.shape[1] - text, image))
                 values.append(layer.self_attn.v_proj(layer.input_layernorm(x[:, image])))
-            if number == self.size.layers - 1:
+            final = number == self.size.layers - 1
+            if final:
                 slots = self.slot_head(x[:, -text:])
-            x = layer(x, cos, sin)
-        logits = self.lm_head(self.norm(x[:, -text:]))
-        guesses = self.character_head(visual).unflatten(-1, (8, -1))
-        fetched = self.value_head(torch.cat(values, -1)).unflatten(-1, (8, -1)).view_as(guesses)
-        return Output(logits, torch.stack(scores), slots, guesses, fetched)
+            x = layer(x, cos, sin, last=text if final else x.shape[1])
+        logits = self.lm_head(self.norm(x))
+        fetched = self.value_head(torch.cat(values, -1)).unflatten(-1, (8, -1)).unflatten(1, (pages, -1)).flatten(0, 1)
+        return Output(logits, torch.stack(scores), slots, fetched, visual)
 
 
 def checkpoint_state(reader: Reader) -> dict[str, Tensor]:

@@ -134,7 +134,7 @@ def test_the_alphabet_reads_ascii_and_marks_the_rest() -> None:
 
 def test_training_lowers_its_loss_and_resumes_where_it_stood(tmp_path: Path) -> None:
     shape = Shape(1, 4, 48, transcribe=True, rows=1)
-    options = Options(warm_up=1)
+    options = Options(warm_up=1, compiled=False)
     trainer = Trainer(PRESETS["reader"], options, tmp_path, TINY)
     batch = maker(2).batch(shape)
     trainer.train([batch], 1.0)
@@ -155,12 +155,11 @@ def test_training_lowers_its_loss_and_resumes_where_it_stood(tmp_path: Path) -> 
 
 def test_a_step_over_several_batches_is_the_step_over_their_mean_loss(tmp_path: Path) -> None:
     """Side by side on threads, frozen vision or not."""
-    trainer = Trainer(PRESETS["reader"], Options(), tmp_path, TINY)
+    trainer = Trainer(PRESETS["reader"], Options(compiled=False), tmp_path, TINY)
     batches = [maker(n).batch(Shape(1, 2, 64, transcribe=n == 1, rows=2, vision=v)) for n, v in ((1, "trained"), (2, "frozen"))]
     together: list[torch.Tensor | None] = []
     trainer.muon.step = lambda: together.extend(p.grad for p in trainer.reader.parameters())  # type: ignore[method-assign,assignment]
-    parameters = list(trainer.reader.parameters())
-    alone = [torch.autograd.grad(trainer._loss(batch), parameters, allow_unused=True) for batch in batches]
+    alone = [trainer._gradients(batch) for batch in batches]
     trainer.train(batches, 1.0)
     wanted = [None if a is None and b is None else sum(g for g in (a, b) if g is not None) / 2 for a, b in zip(*alone, strict=True)]
     norm = torch.linalg.vector_norm(torch.stack([w.norm() for w in wanted if w is not None]))
@@ -171,19 +170,20 @@ def test_a_step_over_several_batches_is_the_step_over_their_mean_loss(tmp_path: 
 
 
 def test_a_run_goes_on_from_the_weights_of_a_model(tmp_path: Path) -> None:
-    first = Trainer(PRESETS["reader"], Options(warm_up=1), tmp_path / "first", TINY)
+    first = Trainer(PRESETS["reader"], Options(warm_up=1, compiled=False), tmp_path / "first", TINY)
     first.train([maker(5).batch(Shape(1, 2, 48, transcribe=True, rows=1))], 1.0)
     write_package(first.reader, first.typesetter, tmp_path / "model")
-    again = Trainer(PRESETS["reader"], Options(start=str(tmp_path / "model")), tmp_path / "again", TINY)
+    again = Trainer(PRESETS["reader"], Options(start=str(tmp_path / "model"), compiled=False), tmp_path / "again", TINY)
     for (name, old), new in zip(first.reader.named_parameters(), again.reader.parameters(), strict=True):
         if not name.startswith(HEADS_NOT_SHIPPED):
             torch.testing.assert_close(old, new, atol=2e-2, rtol=1e-2)  # stored as bf16: 8 bits, and the bias is a sum of 196
 
 
-def test_a_run_ends_with_a_log_and_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_run_ends_with_a_log_and_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
     stages = [Stage("copy", 0.02, [(1.0, Shape(1, 2, 32, transcribe=True, rows=1))])]
     monkeypatch.setattr("glyph_rt.export.reader.train.curriculum", lambda minutes, trained: stages)
-    trainer = Trainer(PRESETS["reader"], Options(), tmp_path, TINY)
+    trainer = Trainer(PRESETS["reader"], Options(compiled=compiled), tmp_path, TINY)
     trainer.run()
     assert trainer.step > 0 and trainer.elapsed >= 1.2
     assert (tmp_path / "state.pt").is_file()
