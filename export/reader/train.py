@@ -68,7 +68,7 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
         (0.24, ask1), (0.17, ask2), (0.16, ask4), (0.12, ask8), (0.05, ask12),
     ]  # fmt: skip
     if trained:
-        return [Stage("document", minutes, document, peak=0.6, decay_from=0.2)]
+        return [Stage("document", minutes, document, peak=0.5, decay_from=0.2)]
     return [
         Stage("see", minutes * 0.04, see),
         Stage("copy", minutes * 0.12, copy),
@@ -184,7 +184,9 @@ class Trainer:
 
     def _gradients(self, batch: Batch) -> Sequence[Tensor | None]:
         """Of the loss of one batch, by every parameter; None where it has no part in it. Runs on a worker thread."""
-        with torch.autocast("cpu", MATRICES, enabled=MATRICES.itemsize == 2):
+        # Its cache of cast weights is shared between threads under a lock that is held while tensors are freed, which waits for the GIL:
+        # a deadlock with a thread that compiles (seen with torch 2.13).
+        with torch.autocast("cpu", MATRICES, enabled=MATRICES.itemsize == 2, cache_enabled=False):
             loss = self._loss(batch)
         return torch.autograd.grad(loss, list(self.reader.parameters()), allow_unused=True)
 
