@@ -3,6 +3,7 @@
 #
 #   bash bench/gpu.sh                               # on a GPU; writes gpu.json, gpu_tower.json and gpu_tests.txt into $OUT, or ./
 #   bash bench/gpu.sh --device cpu                  # a dry run where there is none
+#   bash bench/gpu.sh train --minutes 8             # instead: train the embedded reader there (bench/gpu_train.py), into $OUT/reader
 #
 # Needs Python 3.11 or later with torch 2.11 or later (CUDA), transformers 5.17 or later, numpy, safetensors, tokenizers, regex, pillow,
 # jinja2, onnx, onnxscript, onnxruntime, pytest, hypothesis and nanobind; and cmake, ninja or make, and a C++ compiler.
@@ -35,6 +36,10 @@ cmake --build "$tree/build" --parallel >"$tree/build.log" 2>&1 || { cat "$tree/b
 cp "$tree"/build/_raster*.so "$tree/glyph_rt/typeset/"
 cd "$tree"  # so that the checkout's own glyph_rt, which lacks both, is not in the way
 export PYTHONPATH="$tree:$tree/site" XDG_CACHE_HOME="$tree/cache" XDG_CONFIG_HOME="$tree/config"
+if [[ ${1:-} == train ]]; then
+  "$python" bench/gpu_train.py --out "$out/reader" "${@:2}"
+  exit  # by way of the trap, which removes the tree
+fi
 failed=0
 "$python" -m pytest tests/vision/test_on_gpu.py -q -p no:cacheprovider 2>&1 | tee "$out/gpu_tests.txt" || failed=1
 "$python" bench/gpu_checks.py --json "$out/gpu.json" "$@" || failed=1

@@ -50,7 +50,7 @@ SETTINGS = (
     Setting("evicted and restored", restored=True),
     Setting("vision: ONNX fp32", "onnx-portable-fp32"),
     Setting("vision: ONNX fp16", "onnx-portable-fp16"),
-    Setting("vision: torch bf16", "torch-cpu-bf16"),
+    Setting("vision: torch bf16", "torch-bf16"),
     Setting("vision: ONNX int8", "onnx-portable-int8"),
     Setting("decoder weights: int8", quant=Quant.INT8),
     Setting("decoder weights: int4", quant=Quant.INT4),

@@ -13,8 +13,12 @@ from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Keller Jordan's quintic, as in torch.optim.Muon
 STEPS = 5
-# The type this machine multiplies matrices fastest in; sums of products are in fp32 either way.
-MATRICES = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else torch.float32
+
+
+def matrix_dtype(device: torch.device) -> torch.dtype:
+    """What `device` multiplies matrices fastest in; sums of products are in fp32 either way."""
+    fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
@@ -49,5 +53,6 @@ class Muon(torch.optim.Optimizer):
                     buffer.lerp_(parameter.grad, 1 - group["momentum"])
                     updates.append(parameter.grad.lerp(buffer, group["momentum"]))  # Nesterov
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5
-                for parameter, update in zip(parameters, orthogonalise(torch.stack(updates).to(MATRICES)), strict=True):
+                wanted = torch.stack(updates)
+                for parameter, update in zip(parameters, orthogonalise(wanted.to(matrix_dtype(wanted.device))), strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)

@@ -325,12 +325,16 @@ class Reader(nn.Module):
             visual = self.visual(ink)
         documents, text = tokens.shape
         pages = len(ink) // documents
-        marks = self.embed_tokens(torch.tensor([BEGIN_OF_IMAGE, END_OF_IMAGE])).view(1, 1, 2, -1).expand(documents, pages, 2, -1)
+        device = tokens.device
+        marks = (
+            self.embed_tokens(torch.tensor([BEGIN_OF_IMAGE, END_OF_IMAGE], device=device)).view(1, 1, 2, -1).expand(documents, pages, 2, -1)
+        )
         framed = torch.cat([marks[:, :, :1], visual.view(documents, pages, *visual.shape[1:]), marks[:, :, 1:]], 2)
-        prefix = self.embed_tokens(torch.tensor(PREFIX)).expand(documents, -1, -1)
+        prefix = self.embed_tokens(torch.tensor(PREFIX, device=device)).expand(documents, -1, -1)
         x = torch.cat([prefix, framed.flatten(1, 2), self.embed_tokens(tokens)], 1)
         positions, image = self.positions(pages, text)
-        cos, sin = self.rope(positions)
+        image = image.to(device)
+        cos, sin = (turn.to(device) for turn in self.rope(positions))
         scores, values = [], []
         slots = x.new_zeros(())
         for number, layer in enumerate(self.layers):

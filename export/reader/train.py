@@ -1,4 +1,4 @@
-"""Trains the embedded reader from scratch, on a CPU, on pages drawn on the fly.
+"""Trains the embedded reader from scratch, on a CPU or a GPU, on pages drawn on the fly.
 
     glyph-rt train-reader --out DIR [--start MODEL]
 
@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
-import threading
 import time
 import zlib
 from collections.abc import Sequence
@@ -21,64 +19,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from glyph_rt.export.reader.alphabet import USER
-from glyph_rt.export.reader.documents import Shares, Writer
-from glyph_rt.export.reader.muon import MATRICES, Muon
+from glyph_rt.export.reader.curriculum import SHARES, Stage, curriculum
+from glyph_rt.export.reader.documents import Writer
+from glyph_rt.export.reader.muon import Muon, matrix_dtype
 from glyph_rt.export.reader.network import Reader, Size, load_checkpoint_state
 from glyph_rt.export.reader.package import write_package
+from glyph_rt.export.reader.prefetch import Prefetcher
 from glyph_rt.export.reader.samples import IGNORE, Batch, SampleMaker, Shape
-from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
+from glyph_rt.export.reader.vocabulary import HELD_OUT
+from numpy.typing import NDArray
 from torch import Tensor
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.typeset import PRESETS, Style, Typesetter
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of the curriculum: batches are drawn from `shapes` by weight until `minutes` have passed."""
-
-    name: str
-    minutes: float
-    shapes: Sequence[tuple[float, Shape]]
-    peak: float = 1.0  # of the learning rate
-    decay_from: float = 1.0  # share of the stage after which the learning rate falls linearly to 3 %
-
-
-def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
-    """The shipped schedule, scaled to `minutes` of training: see the characters, copy a few lines, then whole documents.
-
-    Weights that are `trained` already go on with whole documents, at a lower rate.
-
-    Questions about whole pages train the decoder only: vision would cost much of the step, and learns what to see from transcripts.
-    """
-    ask1, ask2, ask4, ask8, ask12 = (
-        Shape(pages, documents, 224, transcribe=False, vision="frozen") for pages, documents in ((1, 8), (2, 6), (4, 4), (8, 3), (12, 2))
-    )
-    window, read1 = Shape(1, 7, 224, transcribe=True), Shape(1, 3, 640, transcribe=True)
-    read2 = Shape(2, 2, 640, transcribe=True, vision="frozen")
-    few, few_ask = Shape(1, 12, 128, transcribe=True, rows=3), Shape(1, 10, 160, transcribe=False, rows=4, fields=0.8)
-    see = [(1.0, Shape(1, 20, 64, transcribe=True, vision="only"))]
-    copy = [(0.6, few), (0.4, few_ask)]
-    page = [(0.3, window), (0.1, read1), (0.05, few), (0.3, ask1), (0.2, ask2), (0.05, few_ask)]
-    document = [
-        (0.12, window), (0.08, read1), (0.03, read2), (0.03, few_ask),
-        (0.24, ask1), (0.17, ask2), (0.16, ask4), (0.12, ask8), (0.05, ask12),
-    ]  # fmt: skip
-    if trained:
-        return [Stage("document", minutes, document, peak=0.5, decay_from=0.2)]
-    return [
-        Stage("see", minutes * 0.04, see),
-        Stage("copy", minutes * 0.12, copy),
-        Stage("page", minutes * 0.36, page, peak=0.7),
-        Stage("document", minutes * 0.48, document, peak=0.7, decay_from=0.1),
-    ]
-
-
-# Of the documents trained on.
-SHARES = Shares(mentions=0.25, sentences=0.22, long_values=0.1, hollow=0.05)
 
 
 @dataclass(frozen=True)
@@ -89,6 +46,9 @@ class Options:
     seed: int = 0
     start: str | None = None  # a model directory, or the folder of a run, whose weights to go on from
     threads: int = 2  # batches computed side by side, and averaged, in every step
+    device: str = "cpu"  # or "cuda", for which one thread, more makers and a larger scale are right
+    makers: int = 0  # processes that make batches; 0: a thread
+    scale: int = 1  # times the documents in every batch
     compiled: bool = True  # fuse what the layers do besides products: a third faster, after half a minute for every shape of batch
     learning_rate: float = 3e-3  # of Muon, for matrices
     adam_rate: float = 2e-3  # for everything else
@@ -108,7 +68,8 @@ class Trainer:
         self.options, self.out, self.style = options, out, style
         self.size = size or Size()
         self.typesetter = Typesetter(style)
-        self.reader = Reader(self.size, style.height // 14, style.width // 14)
+        self.device = torch.device(options.device)
+        self.reader = Reader(self.size, style.height // 14, style.width // 14).to(self.device)
         if options.start is not None:
             self._start_from(Path(options.start))
         # A thread per batch waits for the others once a step; torch's own threads would do so at every operation, which costs
@@ -143,7 +104,8 @@ class Trainer:
         self._save()
 
     def _run_stage(self, stage: Stage, start: float, end: float) -> None:
-        batches = _Prefetcher(self.typesetter, stage, seed=zlib.crc32(f"{self.options.seed} {stage.name} {self.step}".encode()))
+        seed = zlib.crc32(f"{self.options.seed} {stage.name} {self.step}".encode())
+        batches = Prefetcher(self.style, stage, seed, self.options.makers, self.options.scale)
         last = saved = logged = evaluated = time.monotonic()
         try:
             while self.elapsed < end:
@@ -184,28 +146,28 @@ class Trainer:
 
     def _gradients(self, batch: Batch) -> Sequence[Tensor | None]:
         """Of the loss of one batch, by every parameter; None where it has no part in it. Runs on a worker thread."""
+        dtype = matrix_dtype(self.device)
         # Its cache of cast weights is shared between threads under a lock that is held while tensors are freed, which waits for the GIL:
         # a deadlock with a thread that compiles (seen with torch 2.13).
-        with torch.autocast("cpu", MATRICES, enabled=MATRICES.itemsize == 2, cache_enabled=False):
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False):
             loss = self._loss(batch)
         return torch.autograd.grad(loss, list(self.reader.parameters()), allow_unused=True)
 
     def _loss(self, batch: Batch) -> Tensor:
         o, vision = self.options, batch.shape.vision
-        ink = torch.from_numpy(batch.patches).float() / 255
-        characters = torch.from_numpy(batch.characters)
+        ink, characters = self._ink(batch), self._tensor(batch.characters)
         if vision == "only":
             loss = F.cross_entropy(self.reader.guesses(self.reader.visual(ink)).flatten(0, -2), characters.flatten())
             self._average("characters", loss.item())
             return loss
-        out = self.reader(ink, torch.from_numpy(batch.tokens), frozen_vision=vision == "frozen")
-        labels, cells = torch.from_numpy(batch.labels), torch.from_numpy(batch.cells)
+        out = self.reader(ink, self._tensor(batch.tokens), frozen_vision=vision == "frozen")
+        labels, cells = self._tensor(batch.labels), self._tensor(batch.cells)
         asked, pointed = labels != IGNORE, cells != IGNORE
         answer = F.cross_entropy(out.logits[asked], labels[asked], reduction="none")
         weights = torch.where(labels[asked] == USER, o.end_weight, 1.0)
         # The first pointer finds the visual token; the second reads it again, once the place in it is known.
         pointer = torch.stack([F.cross_entropy(layer[pointed], cells[pointed]) for layer in out.pointers]).mean()
-        slot = F.cross_entropy(out.slots[pointed], torch.from_numpy(batch.slots)[pointed])
+        slot = F.cross_entropy(out.slots[pointed], self._tensor(batch.slots)[pointed])
         fetched = F.cross_entropy(out.fetched.flatten(0, -2), characters.flatten())
         loss = (answer * weights).sum() / weights.sum() + o.pointer_weight * pointer + o.slot_weight * slot + o.value_weight * fetched
         task = "read" if batch.shape.transcribe else "ask"
@@ -218,6 +180,13 @@ class Trainer:
             self._average("characters", seen.item())
             loss = loss + o.character_weight * seen
         return loss
+
+    def _tensor(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _ink(self, batch: Batch) -> Tensor:
+        """[documents * pages, patches, 196] in 0..1"""
+        return self._tensor(batch.patches).float() / 255
 
     # -- looking at it
 
@@ -232,9 +201,8 @@ class Trainer:
         out: dict[str, float] = {}
         for shape in (Shape(1, 16, 640, True), *(Shape(p, d, 224, False) for p, d in ((1, 24), (4, 16), (8, 12)))):
             batch = SampleMaker(self.typesetter, Writer(HELD_OUT, seed, SHARES)).batch(shape)
-            ink = torch.from_numpy(batch.patches).float() / 255
-            logits = self.reader(ink, torch.from_numpy(batch.tokens)).logits
-            labels = torch.from_numpy(batch.labels)
+            logits = self.reader(self._ink(batch), self._tensor(batch.tokens)).logits
+            labels = self._tensor(batch.labels)
             right = (logits.argmax(-1) == labels) | (labels == IGNORE)
             if shape.transcribe:
                 out["eval_read_error"] = 1 - right[labels != IGNORE].float().mean().item()
@@ -257,7 +225,7 @@ class Trainer:
     def _start_from(self, path: Path) -> None:
         run = path / "state.pt"
         if run.exists():
-            self.reader.load_state_dict(torch.load(run, weights_only=True)["reader"])
+            self.reader.load_state_dict(torch.load(run, map_location="cpu", weights_only=True)["reader"])
         else:
             load_checkpoint_state(self.reader, dict(Checkpoint.open(path).tensors("")))
 
@@ -277,7 +245,7 @@ class Trainer:
         path = self.out / "state.pt"
         if not path.exists():
             return
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location=self.device, weights_only=True)
         self.reader.load_state_dict(state["reader"])
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
@@ -289,12 +257,12 @@ def train(out: Path, options: Options, style: Style = PRESETS["reader"]) -> None
     trainer = Trainer(style, options, out)
     (out / "pid").write_text(f"{os.getpid()}\n", encoding="utf-8")  # for others on the machine: kill -STOP, kill -CONT
     trainer.run()
-    write_package(trainer.reader, trainer.typesetter, out / "model")
+    write_package(trainer.reader.cpu(), trainer.typesetter, out / "model")
 
 
 def package_state(out: Path, target: Path) -> None:
     """Write the model that a run in `out` has reached so far."""
-    style = Style.from_json(torch.load(out / "state.pt", weights_only=True)["style"], str(out))
+    style = Style.from_json(torch.load(out / "state.pt", map_location="cpu", weights_only=True)["style"], str(out))
     trainer = Trainer(style, Options(), out)
     trainer.resume()
     write_package(trainer.reader, trainer.typesetter, target)
@@ -304,40 +272,3 @@ def _set_up_thread() -> None:
     torch.set_num_threads(1)
     # One compilation for every shape of batch; beyond torch's limit of eight, layers would run as they are. Each thread has its own limit.
     torch._dynamo.config.recompile_limit = 64
-
-
-class _Prefetcher:
-    """Makes batches on another thread, a few ahead."""
-
-    def __init__(self, typesetter: Typesetter, stage: Stage, seed: int) -> None:
-        self._maker = SampleMaker(typesetter, Writer(TRAINING, seed, SHARES))
-        self._stage = stage
-        self._queue: queue.Queue[Batch | BaseException] = queue.Queue(3)
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
-
-    def _work(self) -> None:
-        weights, shapes = zip(*self._stage.shapes, strict=True)
-        item: Batch | BaseException
-        while not self._closed.is_set():
-            try:
-                item = self._maker.batch(self._maker.writer.rng.choices(shapes, weights)[0])
-            except Exception as error:  # handed to the trainer, which raises it
-                item = error
-            while not self._closed.is_set():
-                try:
-                    self._queue.put(item, timeout=0.2)
-                    break
-                except queue.Full:
-                    continue
-
-    def next(self) -> Batch:
-        item = self._queue.get()
-        if isinstance(item, BaseException):
-            raise item
-        return item
-
-    def close(self) -> None:
-        self._closed.set()
-        self._thread.join()

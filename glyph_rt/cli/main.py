@@ -323,12 +323,16 @@ def train_reader(
     ] = None,
     style: Annotated[str, typer.Option(metavar="NAME|FILE", help="Pages to train on: a grid of character cells.")] = "reader",
     threads: Annotated[int, typer.Option(help="Batches computed side by side in every step.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda; on cuda: --threads 1, and more of the next two.")] = "cpu",
+    makers: Annotated[int, typer.Option(help="Processes that make batches; 0: a thread.")] = 0,
+    scale: Annotated[int, typer.Option(min=1, help="Times the documents in every batch.")] = 1,
 ) -> None:
     """Train the embedded reader; run it again to resume."""
     from glyph_rt.export.reader.train import Options, train
     from glyph_rt.typeset import load_style
 
-    options = Options(minutes=minutes, seed=seed, start=None if start is None else str(start), threads=threads)
+    begun = None if start is None else str(start)
+    options = Options(minutes, seed, begun, threads=threads, device=device, makers=makers, scale=scale)
     train(out, options, load_style(style))
 
 

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 from glyph_rt.export.reader.alphabet import BEGIN_OF_IMAGE, END_OF_IMAGE, IDS, PREFIX, USER, encode
+from glyph_rt.export.reader.curriculum import SHARES, Stage
 from glyph_rt.export.reader.documents import Shares, Writer
 from glyph_rt.export.reader.network import HEADS_NOT_SHIPPED, Reader, Size, checkpoint_state
 from glyph_rt.export.reader.package import write_package
+from glyph_rt.export.reader.prefetch import Prefetcher
 from glyph_rt.export.reader.questions import ABSENT, TRAINED, phrased
 from glyph_rt.export.reader.questions import HELD_OUT as JUDGED
 from glyph_rt.export.reader.samples import IGNORE, SampleMaker, Shape
-from glyph_rt.export.reader.train import SHARES, Options, Stage, Trainer
+from glyph_rt.export.reader.train import Options, Trainer
 from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
 from transformers import Glm4vConfig, Glm4vForConditionalGeneration
 
@@ -130,6 +132,19 @@ def test_a_seed_names_a_document_and_vocabularies_do_not_overlap() -> None:
 def test_the_alphabet_reads_ascii_and_marks_the_rest() -> None:
     assert [CHARACTERS[i] for i in encode("a~\n")] == ["a", "~", "\n"]
     assert encode("\u00e9") == [IDS["<|unk|>"]]
+
+
+def test_processes_make_the_batches_that_a_thread_makes() -> None:
+    stage = Stage("copy", 1, [(0.5, Shape(1, 2, 64, transcribe=True, rows=2)), (0.5, Shape(2, 1, 64, transcribe=False))])
+    made = []
+    for makers in (0, 2):
+        batches = Prefetcher(PRESETS["reader"], stage, 5, makers, scale=2)
+        made.append([batches.next() for _ in range(4)])
+        batches.close()
+    for one, other in zip(*made, strict=True):
+        assert one.shape == other.shape and len(one.tokens) == one.shape.documents in (2, 4)
+        assert (one.tokens == other.tokens).all() and (one.patches == other.patches).all()
+    assert len({batch.tokens.tobytes() for batch in made[0]}) == 4
 
 
 def test_training_lowers_its_loss_and_resumes_where_it_stood(tmp_path: Path) -> None:

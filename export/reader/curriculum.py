@@ -1,0 +1,54 @@
+"""What the reader is shown, and when: stages of batches, and how often their documents do what makes reading harder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from glyph_rt.export.reader.documents import Shares
+from glyph_rt.export.reader.samples import Shape
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the curriculum: batches are drawn from `shapes` by weight until `minutes` have passed."""
+
+    name: str
+    minutes: float
+    shapes: Sequence[tuple[float, Shape]]
+    peak: float = 1.0  # of the learning rate
+    decay_from: float = 1.0  # share of the stage after which the learning rate falls linearly to 3 %
+
+
+def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
+    """The shipped schedule, scaled to `minutes` of training: see the characters, copy a few lines, then whole documents.
+
+    Weights that are `trained` already go on with whole documents, at a lower rate.
+
+    Questions about whole pages train the decoder only: vision would cost much of the step, and learns what to see from transcripts.
+    """
+    ask1, ask2, ask4, ask8, ask12 = (
+        Shape(pages, documents, 224, transcribe=False, vision="frozen") for pages, documents in ((1, 8), (2, 6), (4, 4), (8, 3), (12, 2))
+    )
+    window, read1 = Shape(1, 7, 224, transcribe=True), Shape(1, 3, 640, transcribe=True)
+    read2 = Shape(2, 2, 640, transcribe=True, vision="frozen")
+    few, few_ask = Shape(1, 12, 128, transcribe=True, rows=3), Shape(1, 10, 160, transcribe=False, rows=4, fields=0.8)
+    see = [(1.0, Shape(1, 20, 64, transcribe=True, vision="only"))]
+    copy = [(0.6, few), (0.4, few_ask)]
+    page = [(0.3, window), (0.1, read1), (0.05, few), (0.3, ask1), (0.2, ask2), (0.05, few_ask)]
+    document = [
+        (0.12, window), (0.08, read1), (0.03, read2), (0.03, few_ask),
+        (0.24, ask1), (0.17, ask2), (0.16, ask4), (0.12, ask8), (0.05, ask12),
+    ]  # fmt: skip
+    if trained:
+        return [Stage("document", minutes, document, peak=0.5, decay_from=0.2)]
+    return [
+        Stage("see", minutes * 0.04, see),
+        Stage("copy", minutes * 0.12, copy),
+        Stage("page", minutes * 0.36, page, peak=0.7),
+        Stage("document", minutes * 0.48, document, peak=0.7, decay_from=0.1),
+    ]
+
+
+# Of the documents trained on.
+SHARES = Shares(mentions=0.25, sentences=0.22, long_values=0.1, hollow=0.05)
