@@ -64,6 +64,7 @@ class Trainer:
     """One training run over one style."""
 
     def __init__(self, style: Style, options: Options, out: Path, size: Size | None = None) -> None:
+        out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(options.seed)
         self.options, self.out, self.style = options, out, style
         self.size = size or Size()
@@ -93,7 +94,6 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end of the curriculum, saving a state every two minutes."""
-        self.out.mkdir(parents=True, exist_ok=True)
         self.resume()
         start = 0.0
         for stage in curriculum(self.options.minutes, trained=self.options.start is not None):

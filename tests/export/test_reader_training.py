@@ -198,7 +198,7 @@ def test_a_run_goes_on_from_the_weights_of_a_model(tmp_path: Path) -> None:
 def test_a_run_ends_with_a_log_and_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
     stages = [Stage("copy", 0.02, [(1.0, Shape(1, 2, 32, transcribe=True, rows=1))])]
     monkeypatch.setattr("glyph_rt.export.reader.train.curriculum", lambda minutes, trained: stages)
-    trainer = Trainer(PRESETS["reader"], Options(compiled=compiled), tmp_path, TINY)
+    trainer = Trainer(PRESETS["reader"], Options(compiled=compiled), tmp_path / "run", TINY)
     trainer.run()
     assert trainer.step > 0 and trainer.elapsed >= 1.2
-    assert (tmp_path / "state.pt").is_file()
+    assert (tmp_path / "run/state.pt").is_file()
