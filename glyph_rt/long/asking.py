@@ -62,8 +62,9 @@ def put(document: Document, askings: Mapping[Key, Asking], tick: Callable[[], No
 def _run(answer: Answer, emit: Emit | None, tick: Callable[[], None]) -> None:
     for pieces in answer.steps():
         tick()
-        for piece in pieces if emit is not None else ():
-            emit(piece)
+        if emit is not None:
+            for piece in pieces:
+                emit(piece)
 
 
 def _is_room(document: Document, last: Answer) -> bool:

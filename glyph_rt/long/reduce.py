@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import Enum
 
+from glyph_rt.errors import OptionError
 from glyph_rt.long.answer import PartAnswer
 from glyph_rt.long.index import PageIndex, terms
 
@@ -34,6 +35,14 @@ class Reduce(Enum):
 
     EVIDENCE = "evidence"  # the one that the text speaks for most: no model needed
     NOTES = "notes"  # the parts' answers are typeset as notes, and the question is asked again of these
+
+    @classmethod
+    def parse(cls, name: str) -> Reduce:
+        """Raises OptionError for a name that is none."""
+        try:
+            return cls(name)
+        except ValueError:
+            raise OptionError(f"no way {name!r} to reduce; there are: {', '.join(way.value for way in cls)}") from None
 
 
 def is_absent(answer: str) -> bool:

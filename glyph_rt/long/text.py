@@ -101,13 +101,14 @@ class LongText:
         Raises what `Runtime.read` and `Document.ask` raise; LimitError for too many parts; InputError when pages are to be chosen for a
         question that shares no word with the text.
         """
-        (outcome,) = self._answer([(Inquiry(question, sampling or Sampling(), strategy), emit)], progress)
+        ((_, outcome),) = self._answer([(Inquiry(question, sampling or Sampling(), strategy), emit)], progress)
         if isinstance(outcome, GlyphError):
             raise outcome
         return outcome
 
-    def ask_all(self, inquiries: Sequence[Inquiry], progress: ProgressCallback | None = None) -> list[Outcome]:
-        """Like `ask` for several questions, which share readings. What is wrong with one is its outcome, and the others are answered.
+    def ask_all(self, inquiries: Sequence[Inquiry], progress: ProgressCallback | None = None) -> Iterator[tuple[int, Outcome]]:
+        """Like `ask` for several questions, which share readings: the number of each, from 0, and its outcome, in the order these are
+        known. What is wrong with one question is its outcome, and the others are answered.
 
         What `progress` raises, which must be no GlyphError, stops all.
         """
@@ -127,20 +128,18 @@ class LongText:
 
     # -- planning
 
-    def _answer(self, asked: Sequence[tuple[Inquiry, Emit | None]], progress: ProgressCallback | None) -> list[Outcome]:
-        outcomes: dict[int, Outcome] = {}
+    def _answer(self, asked: Sequence[tuple[Inquiry, Emit | None]], progress: ProgressCallback | None) -> Iterator[tuple[int, Outcome]]:
         plans: dict[int, _Plan] = {}
         for number, (inquiry, emit) in enumerate(asked):
             try:
                 plans[number] = self._plan(inquiry, emit, progress)
             except GlyphError as error:
-                outcomes[number] = error
+                yield number, error
         ways = {Strategy.WHOLE: self._ask_whole, Strategy.RETRIEVE_PAGES: self._ask_best_pages, Strategy.MAP_REDUCE: self._ask_parts}
         for strategy, way in ways.items():
             chosen = {number: plan for number, plan in plans.items() if plan.choice.strategy is strategy}
             if chosen:
-                outcomes |= way(chosen, progress)
-        return [outcomes[number] for number in range(len(asked))]
+                yield from way(chosen, progress)
 
     def _plan(self, inquiry: Inquiry, emit: Emit | None, progress: ProgressCallback | None) -> _Plan:
         """Raises what is wrong with the inquiry, as far as that can be told before anything is read."""
@@ -167,26 +166,26 @@ class LongText:
 
     # -- whole, and the best pages
 
-    def _ask_whole(self, plans: Mapping[int, _Plan], progress: ProgressCallback | None) -> dict[int, Outcome]:
+    def _ask_whole(self, plans: Mapping[int, _Plan], progress: ProgressCallback | None) -> Iterator[tuple[int, Outcome]]:
         try:
             if self._whole is None:
                 self._whole = self._read(self.text, progress)
         except GlyphError as error:
-            return dict.fromkeys(plans, error)
-        everything = Excerpt(self.text, (Span(0, len(self.text)),))
-        return self._ask_document(self._whole, everything, plans, progress)
+            yield from dict.fromkeys(plans, error).items()
+        else:
+            everything = Excerpt(self.text, (Span(0, len(self.text)),))
+            yield from self._ask_document(self._whole, everything, plans, progress)
 
-    def _ask_best_pages(self, plans: Mapping[int, _Plan], progress: ProgressCallback | None) -> dict[int, Outcome]:
+    def _ask_best_pages(self, plans: Mapping[int, _Plan], progress: ProgressCallback | None) -> Iterator[tuple[int, Outcome]]:
         """Each from the best pages for it that fit the window together, read in their order."""
-        outcomes: dict[int, Outcome] = {}
         for number, plan in plans.items():
             try:
                 excerpt = self._best_pages(plan)
                 with self._read(excerpt.text, progress) as document:
-                    outcomes |= self._ask_document(document, excerpt, {number: plan}, progress)
+                    outcomes = list(self._ask_document(document, excerpt, {number: plan}, progress))
             except GlyphError as error:
-                outcomes[number] = error
-        return outcomes
+                outcomes = [(number, error)]
+            yield from outcomes
 
     def _best_pages(self, plan: _Plan) -> Excerpt:
         pages = self._page_map()
@@ -200,53 +199,51 @@ class LongText:
 
     def _ask_document(
         self, document: Document, excerpt: Excerpt, plans: Mapping[int, _Plan], progress: ProgressCallback | None
-    ) -> dict[int, Outcome]:
+    ) -> Iterator[tuple[int, Outcome]]:
         """Answers from one reading, which is all that is read for them."""
-        outcomes: dict[int, Outcome] = {}
         watch = Watch(progress, document.measure.pages, document.measure.pages)
         for number, got in put(document, {number: plan.asking() for number, plan in plans.items()}, watch.tick):
             if isinstance(got, GlyphError):
-                outcomes[number] = got
+                yield number, got
             else:
                 part = self._part_answer(excerpt, document, got)
-                outcomes[number] = self._long_answer(plans[number], part, [part])
-        return outcomes
+                yield number, self._long_answer(plans[number], part, [part])
 
     # -- map and reduce
 
-    def _ask_parts(self, plans: Mapping[int, _Plan], progress: ProgressCallback | None) -> dict[int, Outcome]:
-        outcomes: dict[int, Outcome] = {}
+    def _ask_parts(self, plans: Mapping[int, _Plan], progress: ProgressCallback | None) -> Iterator[tuple[int, Outcome]]:
         for alike in _alike(plans):
             window = min((plan.window for plan in alike.values()), key=lambda window: window.tokens)
             try:
                 parts = cut(self._page_map(), window.pages, self._holder(window), self.rules.parts)
             except GlyphError as error:
-                outcomes |= dict.fromkeys(alike, error)
+                yield from dict.fromkeys(alike, error).items()
             else:
-                outcomes |= self._map_reduce(parts, alike, progress)
-        return outcomes
+                yield from self._map_reduce(parts, alike, progress)
 
-    def _map_reduce(self, parts: Sequence[Excerpt], plans: Mapping[int, _Plan], progress: ProgressCallback | None) -> dict[int, Outcome]:
+    def _map_reduce(
+        self, parts: Sequence[Excerpt], plans: Mapping[int, _Plan], progress: ProgressCallback | None
+    ) -> Iterator[tuple[int, Outcome]]:
         """Every part is read once for all questions, and let go before the next."""
-        outcomes: dict[int, Outcome] = {}
-        answers: dict[int, list[PartAnswer]] = {number: [] for number in plans}
+        answers: dict[int, list[PartAnswer]] = {number: [] for number in plans}  # of the questions that nothing is wrong with
         sizes = [last - first + 1 for first, last in map(self._page_numbers, parts)]
         for number, part in enumerate(parts):
-            left = {n: self._part_asking(plan.inquiry) for n, plan in plans.items() if n not in outcomes}
+            askings = {n: self._part_asking(plans[n].inquiry) for n in answers}
             watch = Watch(progress, sum(sizes[:number]), sum(sizes))
             try:
                 with self._read(part.text, watch) as document:
-                    for n, got in put(document, left, watch.tick):
-                        if isinstance(got, GlyphError):
-                            outcomes[n] = got
+                    got = dict(put(document, askings, watch.tick))
+                    for n in list(answers):
+                        if isinstance(answer := got[n], GlyphError):
+                            del answers[n]
+                            yield n, answer
                         else:
-                            answers[n].append(self._part_answer(part, document, got))
+                            answers[n].append(self._part_answer(part, document, answer))
             except GlyphError as error:
-                return outcomes | dict.fromkeys(left, error)
-        for n, plan in plans.items():
-            if n not in outcomes:
-                outcomes[n] = self._reduced(plan, answers[n], progress)
-        return outcomes
+                yield from dict.fromkeys(answers, error).items()
+                return
+        for n, found in answers.items():
+            yield n, self._reduced(plans[n], found, progress)
 
     def _part_asking(self, inquiry: Inquiry) -> Asking:
         if self._reduce is Reduce.EVIDENCE:
