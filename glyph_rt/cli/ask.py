@@ -153,20 +153,14 @@ def report(answer: LongAnswer, load_s: float) -> dict[str, Any]:
         timings=cost.timings,
         first_s=cost.timings.ttft_s,
     )
-    return figures | {
-        "timings": {"load_s": round(load_s, 4), **figures["timings"]},
-        "memory": {"kv_bytes": cost.kv_bytes, "peak_rss_bytes": peak_rss_bytes()},
-        **reading_figures(answer),
-    }
-
-
-def reading_figures(answer: LongAnswer) -> dict[str, Any]:
-    """How the text was read for an answer, and where it says so, in JSON."""
-    parts = [{"pages": part.pages, "answer": part.text, "found": part.found} for part in answer.parts]
-    reading: dict[str, Any] = {"strategy": answer.choice.strategy.value, "reason": answer.choice.reason}
-    if answer.reduced_by:
-        reading |= {"reduced_by": answer.reduced_by, "parts": parts}
-    return {"reading": reading, "citations": [asdict(citation) for citation in answer.citations]}
+    return (
+        figures
+        | answer.to_json()
+        | {
+            "timings": {"load_s": round(load_s, 4), **figures["timings"]},
+            "memory": {"kv_bytes": cost.kv_bytes, "peak_rss_bytes": peak_rss_bytes()},
+        }
+    )
 
 
 def _print_stats(figures: dict[str, Any], cost: Cost) -> None:

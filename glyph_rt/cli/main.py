@@ -116,6 +116,33 @@ def ask(
 
 
 @app.command()
+def batch(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="IN.jsonl", help='A question a line: {"id", "file" or "text", "question", "options"}; see docs/long.md.'),
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="A line with an answer or an error for each; run again to go on.")],
+    model: ModelOption = None,
+    style: StyleOption = None,
+    system: Annotated[str, typer.Option(metavar="TEXT", help="What the model is told before the pages.")] = "",
+    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
+    quant: QuantOption = None,
+    kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
+    text_bytes: TextBytesOption = "16MiB",
+    strategy: StrategyOption = "auto",
+    window: WindowOption = None,
+    parts: PartsOption = 64,
+    reduce: ReduceOption = None,
+) -> int:
+    """Answer the questions of IN.jsonl into OUT.jsonl, each once, whatever interrupts it. Exit code 1: some lines are errors."""
+    from glyph_rt.cli.ask import Length
+    from glyph_rt.cli.batch import BatchOptions, run
+
+    length = Length(strategy, window, parts, reduce)
+    return run(BatchOptions(source, target, model, style, system, encoder, quant, kv_bytes, text_bytes, length))
+
+
+@app.command()
 def render(
     file: Annotated[str, typer.Argument(help="A text file in UTF-8, or - for standard input.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the pages go, as page-0001.png and so on.")],

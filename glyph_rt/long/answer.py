@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from glyph_rt.documents import Answer, AnswerTimings, Document, ReadTimings, Usage
 from glyph_rt.long.excerpts import Excerpt, Span
@@ -95,3 +95,17 @@ class LongAnswer:
     citations: tuple[Citation, ...]
     parts: tuple[PartAnswer, ...]
     cost: Cost
+
+    def to_json(self) -> dict[str, Any]:
+        """What was answered, how the text was read for it, and where it says so. No times: see `cost`."""
+        parts = [{"pages": part.pages, "answer": part.text, "found": part.found} for part in self.parts]
+        reading: dict[str, Any] = {"strategy": self.choice.strategy.value, "reason": self.choice.reason}
+        if self.reduced_by:
+            reading |= {"reduced_by": self.reduced_by, "parts": parts}
+        return {
+            "answer": self.text,
+            "thinking": self.thinking,
+            "finish_reason": self.finish_reason,
+            "reading": reading,
+            "citations": [asdict(citation) for citation in self.citations],
+        }
