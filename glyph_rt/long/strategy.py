@@ -94,7 +94,7 @@ def choose(asked: Strategy, question: str, pages: PageMap, window: Window, index
     if asked is not Strategy.AUTO:
         return Choice(asked, "as asked")
     if window.holds(pages.measure):
-        return Choice(Strategy.WHOLE, f"{_pages(len(pages))} fit the {window.pages:,}-page window")
+        return Choice(Strategy.WHOLE, f"{_pages(len(pages))} fit{'s' * (len(pages) == 1)} the {window.pages:,}-page window")
     told = f"{_pages(len(pages))} do not fit the {window.pages:,}-page window"
     if _ABOUT_ALL.search(question):
         return Choice(Strategy.MAP_REDUCE, f"{told}; the question asks about all of the text")
