@@ -24,6 +24,7 @@ from glyph_rt.runtime import Runtime
 from glyph_rt.texts import read_text
 
 TOGETHER = 64  # questions on one document that share the reading of its parts
+USAGE = ("pages", "prompt_tokens", "cached_tokens", "completion_tokens")  # of all that was read and answered for a line
 OTHER_BYTES = MIB  # of a line, beside its text
 
 Told = Callable[[str, int, int], None]  # name, lines done, lines
@@ -255,5 +256,6 @@ def _line(entry: _Entry, outcome: LongAnswer | GlyphError) -> dict[str, Any]:
     if isinstance(outcome, GlyphError):
         told: dict[str, Any] = {"error": {"type": type(outcome).__name__, "message": str(outcome)}}
     else:
-        told = outcome.to_json()
+        usage = outcome.cost.usage
+        told = outcome.to_json() | {"usage": {name: getattr(usage, name) for name in USAGE}}
     return {"id": entry.name, **told, "mark": entry.mark}

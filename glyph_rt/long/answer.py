@@ -98,7 +98,9 @@ class LongAnswer:
 
     def to_json(self) -> dict[str, Any]:
         """What was answered, how the text was read for it, and where it says so. No times: see `cost`."""
-        parts = [{"pages": part.pages, "answer": part.text, "found": part.found} for part in self.parts]
+        parts = [
+            {"pages": part.pages, "answer": part.text, "finish_reason": part.finish_reason, "found": part.found} for part in self.parts
+        ]
         reading: dict[str, Any] = {"strategy": self.choice.strategy.value, "reason": self.choice.reason}
         if self.reduced_by:
             reading |= {"reduced_by": self.reduced_by, "parts": parts}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ _TERM = regex.compile(r"(?P<run>[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\
 # What a question is put in, besides the usual stop words: it says nothing about where the answer stands.
 _ASKING = frozenset("tell give find please state show read look much many value document text page say says know".split())
 _STOP = frozenset(STOPWORDS_EN_PLUS) | _ASKING
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG, and would write into every application's log
+
 RELEVANT = 0.25  # of the best page's score: pages below it share words with the question, and no more
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 ANSWER_ROOM = 512  # tokens kept free for an answer of no stated length; of a short context, 1/16
 # Questions whose answer lies in no few pages, however rare their words are.
 _ABOUT_ALL = re.compile(
-    r"\b(summar\w*|overview|outline|how many|how often|count|list|all|every|each|overall|in total|altogether"
+    r"\b(summar\w*|overview|outline|how many|how often|count|list (all|every|each|the)|all|every|each|overall|in total|altogether"
     r"|entire|whole|throughout|compare)\b"
-    "|总结|概括|摘要|所有|全部|多少次|列出",
+    r"|^\W*list\b|总结|概括|摘要|所有|全部|多少次|列出",
     re.IGNORECASE,
 )
 
@@ -87,12 +87,10 @@ class Window:
         return self.tokens_of(measure.pages, measure.visual_tokens) <= self.tokens and (self.most is None or measure.pages <= self.most)
 
 
-def choose(asked: Strategy, question: str, pages: PageMap, window: Window, index: Callable[[], PageIndex]) -> Choice:
-    """AUTO is decided by rules that need no model: what fits is read whole. Of what does not, only the best pages are read where the
+def choose(question: str, pages: PageMap, window: Window, index: Callable[[], PageIndex]) -> Choice:
+    """What AUTO comes to, by rules that need no model: what fits is read whole. Of what does not, only the best pages are read where the
     question names a word that stands on few of them; else, and where it asks about all of the text, it is read part by part.
     """
-    if asked is not Strategy.AUTO:
-        return Choice(asked, "as asked")
     if window.holds(pages.measure):
         return Choice(Strategy.WHOLE, f"{_pages(len(pages))} fit{'s' * (len(pages) == 1)} the {window.pages:,}-page window")
     told = f"{_pages(len(pages))} do not fit the {window.pages:,}-page window"

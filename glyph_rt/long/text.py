@@ -146,8 +146,9 @@ class LongText:
         window = Window.of(self.runtime, self.system, inquiry.question, inquiry.sampling, self.rules.window)
         if inquiry.sampling.constraint is not None:
             self.runtime.template.grammars.guide(inquiry.sampling.constraint)
-        pages = self._page_map(progress)
-        return _Plan(inquiry, choose(inquiry.strategy, inquiry.question, pages, window, self._page_index), window, emit)
+        if inquiry.strategy is not Strategy.AUTO:
+            return _Plan(inquiry, Choice(inquiry.strategy, "as asked"), window, emit)
+        return _Plan(inquiry, choose(inquiry.question, self._page_map(progress), window, self._page_index), window, emit)
 
     def _page_map(self, progress: ProgressCallback | None = None) -> PageMap:
         if self._pages is None:
@@ -170,6 +171,7 @@ class LongText:
         try:
             if self._whole is None:
                 self._whole = self._read(self.text, progress)
+                self._pages = self._pages or PageMap.of(self._whole.layout)
         except GlyphError as error:
             yield from dict.fromkeys(plans, error).items()
         else:
@@ -180,15 +182,15 @@ class LongText:
         """Each from the best pages for it that fit the window together, read in their order."""
         for number, plan in plans.items():
             try:
-                excerpt = self._best_pages(plan)
+                excerpt = self._best_pages(plan, progress)
                 with self._read(excerpt.text, progress) as document:
                     outcomes = list(self._ask_document(document, excerpt, {number: plan}, progress))
             except GlyphError as error:
                 outcomes = [(number, error)]
             yield from outcomes
 
-    def _best_pages(self, plan: _Plan) -> Excerpt:
-        pages = self._page_map()
+    def _best_pages(self, plan: _Plan, progress: ProgressCallback | None) -> Excerpt:
+        pages = self._page_map(progress)
         best = self._page_index().best(question_terms(plan.inquiry.question))[: plan.window.pages]
         if not best:
             told = "no page holds a word of the question"
@@ -215,7 +217,7 @@ class LongText:
         for alike in _alike(plans):
             window = min((plan.window for plan in alike.values()), key=lambda window: window.tokens)
             try:
-                parts = cut(self._page_map(), window.pages, self._holder(window), self.rules.parts)
+                parts = cut(self._page_map(progress), window.pages, self._holder(window), self.rules.parts)
             except GlyphError as error:
                 yield from dict.fromkeys(alike, error).items()
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -15,25 +16,31 @@ from glyph_rt.long.excerpts import MOST_PLACES, Excerpt, PageMap, Span, cut
 from glyph_rt.typeset import PRESETS, Typesetter
 
 TYPESETTER = Typesetter(PRESETS["reader"])
+STYLES = {
+    "reader": TYPESETTER,
+    "stable": Typesetter(replace(PRESETS["reader"], pagination="stable")),
+    "trained": Typesetter(replace(PRESETS["glyph-en-72"], page_size=(300, 120))),
+}
 TEXTS = st.lists(
     st.sampled_from(["\n", "\n\n", " ", "word", "a much longer line of words " * 9, "x" * 95, "naïve é"]), min_size=1, max_size=120
 )
 
 
-def page_map(text: str) -> PageMap:
-    return PageMap.of(TYPESETTER.layout(text))
+def page_map(text: str, typesetter: Typesetter = TYPESETTER) -> PageMap:
+    return PageMap.of(typesetter.layout(text))
 
 
-def holds(window: int) -> Callable[[str], bool]:
-    return lambda text: TYPESETTER.measure(text).pages <= window
+def holds(window: int, typesetter: Typesetter = TYPESETTER) -> Callable[[str], bool]:
+    return lambda text: typesetter.measure(text).pages <= window
 
 
 @settings(max_examples=60, deadline=None)
-@given(TEXTS, st.integers(1, 9))
-def test_parts_are_whole_pages_that_cover_the_text_and_fit_the_window(pieces: list[str], window: int) -> None:
+@given(TEXTS, st.integers(2, 9), st.sampled_from(list(STYLES)))
+def test_parts_are_whole_pages_that_cover_the_text_and_fit_the_window(pieces: list[str], window: int, style: str) -> None:
+    typesetter = STYLES[style]
     text = "".join(pieces) + "end"
-    pages = page_map(text)
-    parts = cut(pages, window, holds(window), 1000)
+    pages = page_map(text, typesetter)
+    parts = cut(pages, window, holds(window, typesetter), 1000)
     assert parts[0].spans[0].start == 0 and parts[-1].spans[-1].end == len(text)
     begins = {pages.begin(page) for page in range(len(pages) + 1)}
     for before, after in pairwise(parts):
@@ -43,7 +50,7 @@ def test_parts_are_whole_pages_that_cover_the_text_and_fit_the_window(pieces: li
             assert second.start < first.end, "parts overlap"
     for part in parts:
         assert {part.spans[0].start, part.spans[0].end} <= begins
-        assert 1 <= TYPESETTER.measure(part.text or " ").pages <= window
+        assert 1 <= typesetter.measure(part.text or " ").pages <= window
 
 
 @settings(max_examples=30, deadline=None)
