@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from glyph_rt.documents import Answer, Document, Progress, ProgressCallback
+from glyph_rt.documents import Answer, Document, Progress, ProgressCallback, check_question
 from glyph_rt.errors import GlyphError, InputError, LimitError, OptionError
 from glyph_rt.language import Channel, Piece, Sampling
 from glyph_rt.long.answer import Citation, Cost, LongAnswer, PartAnswer
@@ -143,6 +143,7 @@ class LongText:
 
     def _plan(self, inquiry: Inquiry, emit: Emit | None, progress: ProgressCallback | None) -> _Plan:
         """Raises what is wrong with the inquiry, as far as that can be told before anything is read."""
+        check_question(inquiry.question)
         window = Window.of(self.runtime, self.system, inquiry.question, inquiry.sampling, self.rules.window)
         if inquiry.sampling.constraint is not None:
             self.runtime.template.grammars.guide(inquiry.sampling.constraint)

@@ -61,6 +61,7 @@ def test_questions_asked_together_are_answered_as_alone_and_fail_alone(reader_ru
         Inquiry(ASKED, SHORT, Strategy.MAP_REDUCE),
         Inquiry("What is the value of Hourly rate?", SHORT),
         Inquiry(" ", SHORT, Strategy.MAP_REDUCE),
+        Inquiry("\udc80", SHORT),
         Inquiry("zyx wvu?", SHORT, Strategy.RETRIEVE_PAGES),
         Inquiry("What is the value of Pump type?", SHORT, Strategy.MAP_REDUCE),
         Inquiry(ASKED, SHORT, Strategy.WHOLE),
