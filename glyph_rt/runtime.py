@@ -213,7 +213,7 @@ class Runtime:
                 f"{fills} ({int(tokens * scale):,} tokens) and the model's context is {self.model.context:,} tokens "
                 f"(about {self.pages_in_context} pages)"
             )
-            knobs = "choose another --strategy than whole, a denser --style or a --model with a longer context"
+            knobs = "choose another --strategy than whole (in Python: LongText), a denser --style or a --model with a longer context"
             raise LimitError(f"{told}; {knobs}", public=told, field="text")
         if self.limits.pages is not None and measure.pages > self.limits.pages:
             told = f"{fills} and the limit is {self.limits.pages:,}"
