@@ -109,7 +109,7 @@ def _answer(options: AskOptions) -> None:
     limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes))
     text = read_text(options.file, limits.text_bytes)
     from glyph_rt.language import Channel, Piece, Quant
-    from glyph_rt.long import LongText, Strategy
+    from glyph_rt.long import Choice, LongText, Strategy
     from glyph_rt.runtime import Runtime
 
     def show(piece: Piece) -> None:
@@ -118,20 +118,22 @@ def _answer(options: AskOptions) -> None:
         elif piece.channel == Channel.ANSWER and not options.as_json:
             print(piece.text, end="", flush=True)
 
+    def tell(choice: Choice) -> None:
+        if strategy is Strategy.AUTO and choice.strategy is not Strategy.WHOLE and not options.as_json:
+            print(f"{choice.reason}: {choice.strategy.value}", file=sys.stderr)
+
     sampling, strategy, rules = options.drawing.sampling(), Strategy.parse(options.length.strategy), options.length.rules()
     start = time.perf_counter()
     quant = Quant.parse(options.quant)
     with Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant) as runtime:
         load_s = time.perf_counter() - start
         with page_progress("reading") as progress, LongText(runtime, text, system=options.system, rules=rules) as subject:
-            answer = subject.ask(options.question, sampling, strategy=strategy, progress=progress, emit=show)
+            answer = subject.ask(options.question, sampling, strategy=strategy, chosen=tell, progress=progress, emit=show)
     figures = report(answer, load_s)
     if options.as_json:
         print(json.dumps(figures, ensure_ascii=False))
     else:
         print()
-        if strategy is not answer.choice.strategy is not Strategy.WHOLE:
-            print(f"{answer.choice.reason}: {answer.choice.strategy.value}", file=sys.stderr)
     if options.stats:
         _print_stats(figures, answer.cost)
 

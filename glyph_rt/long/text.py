@@ -90,18 +90,23 @@ class LongText:
         sampling: Sampling | None = None,
         *,
         strategy: Strategy = Strategy.AUTO,
+        chosen: Callable[[Choice], None] | None = None,
         progress: ProgressCallback | None = None,
         emit: Emit | None = None,
     ) -> LongAnswer:
         """Read what the strategy wants of the text, and answer.
 
-        progress: of the layout, and of all pages that will be read; told again at every token, too. What it raises stops the work.
-        emit: given the pieces of the answer, as they come where the strategy lets them.
+        chosen: told how the text will be read, and why, before it is. progress: of the layout, and of all pages that will be read; told
+        again at every token, too. What it raises stops the work. emit: given the pieces of the answer, as they come where the strategy
+        lets them.
 
         Raises what `Runtime.read` and `Document.ask` raise; LimitError for too many parts; InputError when pages are to be chosen for a
         question that shares no word with the text.
         """
-        ((_, outcome),) = self._answer([(Inquiry(question, sampling or Sampling(), strategy), emit)], progress)
+        plan = self._plan(Inquiry(question, sampling or Sampling(), strategy), emit, progress)
+        if chosen is not None:
+            chosen(plan.choice)
+        ((_, outcome),) = self._carry_out({0: plan}, progress)
         if isinstance(outcome, GlyphError):
             raise outcome
         return outcome
@@ -112,7 +117,13 @@ class LongText:
 
         What `progress` raises, which must be no GlyphError, stops all.
         """
-        return self._answer([(inquiry, None) for inquiry in inquiries], progress)
+        plans: dict[int, _Plan] = {}
+        for number, inquiry in enumerate(inquiries):
+            try:
+                plans[number] = self._plan(inquiry, None, progress)
+            except GlyphError as error:
+                yield number, error
+        yield from self._carry_out(plans, progress)
 
     def close(self) -> None:
         """Give the memory back."""
@@ -128,13 +139,7 @@ class LongText:
 
     # -- planning
 
-    def _answer(self, asked: Sequence[tuple[Inquiry, Emit | None]], progress: ProgressCallback | None) -> Iterator[tuple[int, Outcome]]:
-        plans: dict[int, _Plan] = {}
-        for number, (inquiry, emit) in enumerate(asked):
-            try:
-                plans[number] = self._plan(inquiry, emit, progress)
-            except GlyphError as error:
-                yield number, error
+    def _carry_out(self, plans: Mapping[int, _Plan], progress: ProgressCallback | None) -> Iterator[tuple[int, Outcome]]:
         ways = {Strategy.WHOLE: self._ask_whole, Strategy.RETRIEVE_PAGES: self._ask_best_pages, Strategy.MAP_REDUCE: self._ask_parts}
         for strategy, way in ways.items():
             chosen = {number: plan for number, plan in plans.items() if plan.choice.strategy is strategy}
