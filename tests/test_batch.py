@@ -160,14 +160,14 @@ def test_kills_at_any_moment_neither_lose_nor_double_a_line(tmp_path: Path) -> N
     writer = random.Random(3)
     lines = [
         {"id": n, "text": NOTE * 3 + f"pump type: KV-{n // 4}\n", "question": f"What is the value of {key}?", "options": {"seed": n}}
-        for n in range(160)
+        for n in range(80)
         for key in [writer.choice(["door code", "pump type"])]
     ]
     source, out = write(tmp_path, list(map(json.dumps, lines))), tmp_path / "out.jsonl"
     command = [sys.executable, "-c", "from glyph_rt.cli import main; main()", "batch", str(source)]
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     kills = 0
-    for _ in range(8):
+    for _ in range(5):
         before = out.read_bytes().count(b"\n") if out.exists() else 0
         with subprocess.Popen([*command, str(out), "--encoder", "torch"], env=environment) as process:
             end = time.monotonic() + 120
@@ -177,7 +177,7 @@ def test_kills_at_any_moment_neither_lose_nor_double_a_line(tmp_path: Path) -> N
             time.sleep(writer.random() * 0.02)
             process.send_signal(signal.SIGKILL)
         kills += process.returncode == -signal.SIGKILL
-    assert kills > 3
+    assert kills > 2
     for target in (out, tmp_path / "whole.jsonl"):
         subprocess.run([*command, str(target), "--encoder", "torch"], env=environment, check=True)
     assert output(out) == output(tmp_path / "whole.jsonl") and len(output(out)) == len(lines)
