@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from glyph_rt.documents import Answer, Document, Progress, Usage
     from glyph_rt.errors import GlyphError
     from glyph_rt.language import Constraint, Quant, Sampling
+    from glyph_rt.long import LongText, ReadingRules, Strategy
     from glyph_rt.memory.limits import Limits
     from glyph_rt.memory.plan import Budget
     from glyph_rt.runtime import Runtime
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Answer", "Budget", "Constraint", "Document", "GlyphError", "Limits", "Progress", "Quant", "Runtime", "Sampling", "Style", "Usage",
-    "__version__",
+    "Answer", "Budget", "Constraint", "Document", "GlyphError", "Limits", "LongText", "Progress", "Quant", "ReadingRules",
+    "Runtime", "Sampling", "Strategy", "Style", "Usage", "__version__",
 ]  # fmt: skip
 
 _HOMES = {
     "glyph_rt.documents": ("Answer", "Document", "Progress", "Usage"),
     "glyph_rt.errors": ("GlyphError",),
     "glyph_rt.language": ("Constraint", "Quant", "Sampling"),
+    "glyph_rt.long": ("LongText", "ReadingRules", "Strategy"),
     "glyph_rt.memory.limits": ("Limits",),
     "glyph_rt.memory.plan": ("Budget",),
     "glyph_rt.runtime": ("Runtime",),

@@ -129,10 +129,7 @@ class Document:
         Raises InputError for a question that is empty or no Unicode text, LimitError, before any work, when question and answer can never
         fit the context or the KV budget, BusyError when they found no room in time, and ClosedError after `close`.
         """
-        if not question.strip():
-            raise InputError("the question is empty; ask something", public="the question shows nothing to answer", field="question")
-        if any("\ud800" <= c <= "\udfff" for c in question):
-            raise InputError("the question is not valid Unicode (it holds lone surrogates); check the terminal's encoding")
+        check_question(question)
         return Answer(self, question, sampling or Sampling(), after, keep, priority)
 
     def append(self, text: str) -> Document:
@@ -168,6 +165,14 @@ class Document:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def check_question(question: str) -> None:
+    """Raises InputError for a question that is empty or no Unicode text."""
+    if not question.strip():
+        raise InputError("the question is empty; ask something", public="the question shows nothing to answer", field="question")
+    if any("\ud800" <= c <= "\udfff" for c in question):
+        raise InputError("the question is not valid Unicode (it holds lone surrogates); check the terminal's encoding")
 
 
 def _give_back(store: SegmentStore, keys: tuple[str, ...], room: Reservation) -> None:

@@ -123,6 +123,10 @@ class StoreError(GlyphError):
     """The engine store cannot be read or written: no space, no permission, no key."""
 
 
+class OutputError(GlyphError):
+    """A file of results cannot be written: no space, no permission."""
+
+
 class NonFiniteError(GlyphError):
     """The model produced NaN or infinity: its weights or its precision are wrong, and no text is made from them."""
 

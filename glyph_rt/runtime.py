@@ -129,7 +129,7 @@ class Runtime:
         if self._closed:
             raise ClosedError("this runtime was closed")
         effort = Effort()
-        size = self._admit_text(text)
+        size = self.admit_text(text)
         means = self._means_with(system)
         layout = self._lay_out(text, progress, means.template)
         measure = layout.measure
@@ -154,6 +154,16 @@ class Runtime:
         except BaseException:
             room.release()
             raise
+
+    def admit_text(self, text: str) -> int:
+        """Its bytes in UTF-8. Raises LimitError and InputError for what is not even laid out: too many of them, or none that shows."""
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        if size > self.limits.text_bytes:
+            told = f"the text has {size:,} bytes and the limit is {self.limits.text_bytes:,}"
+            raise LimitError(f"{told}; split it or raise --text-bytes", public=told, field="text")
+        if not text.strip():
+            raise InputError("the text is empty; there is nothing to read", public="the text shows nothing to read", field="text")
+        return size
 
     def measure(self, text: str) -> Measure:
         """Pages and visual tokens of `text`, without drawing."""
@@ -184,16 +194,6 @@ class Runtime:
         reader = self._reader.with_system(system)
         return Means(reader, lambda text, tenant, progress: self.read(text, progress, system=system, tenant=tenant))
 
-    def _admit_text(self, text: str) -> int:
-        """Its bytes in UTF-8."""
-        size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-        if size > self.limits.text_bytes:
-            told = f"the text has {size:,} bytes and the limit is {self.limits.text_bytes:,}"
-            raise LimitError(f"{told}; split it or raise --text-bytes", public=told, field="text")
-        if not text.strip():
-            raise InputError("the text is empty; there is nothing to read", public="the text shows nothing to read", field="text")
-        return size
-
     def _lay_out(self, text: str, progress: ProgressCallback | None, template: PromptTemplate) -> Layout:
         """The text's layout, given up as soon as what is laid out is too much: lines of a hopeless text would fill memory."""
 
@@ -213,7 +213,7 @@ class Runtime:
                 f"{fills} ({int(tokens * scale):,} tokens) and the model's context is {self.model.context:,} tokens "
                 f"(about {self.pages_in_context} pages)"
             )
-            knobs = "split the text, or use a denser --style or a --model with a longer context"
+            knobs = "choose another --strategy than whole (in Python: LongText), a denser --style or a --model with a longer context"
             raise LimitError(f"{told}; {knobs}", public=told, field="text")
         if self.limits.pages is not None and measure.pages > self.limits.pages:
             told = f"{fills} and the limit is {self.limits.pages:,}"

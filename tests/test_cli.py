@@ -58,7 +58,8 @@ def test_json_holds_every_promised_field(run: Run, note: Path, random_model: Pat
     code, out, err = run("ask", note, "What is the weight?", "--json", "--model", random_model, "--max-new-tokens", 5)
     assert (code, err) == (0, "")
     result = json.loads(out)
-    assert set(result) == {"answer", "thinking", "finish_reason", *FIELDS}
+    assert set(result) == {"answer", "thinking", "finish_reason", "reading", "citations", *FIELDS}
+    assert result["reading"]["strategy"] == "whole"
     for group, names in FIELDS.items():
         assert names <= set(result[group]), group
     usage, memory = result["usage"], result["memory"]
@@ -166,7 +167,7 @@ BAD_INPUTS = {
     "blank": (["ask", "{folder}/blank.txt", "?", "--model", "{model}"], 2, "the text is empty"),
     "binary": (["ask", "{folder}/binary.bin", "?"], 2, "not a text file"),
     "not UTF-8": (["ask", "{folder}/latin1.txt", "?"], 2, "not valid UTF-8 (byte 11, line 2)"),
-    "over the context": (["ask", "{folder}/long.txt", "?", "--model", "{model}"], 1, "the model's context is"),
+    "over the context": (["ask", "{folder}/long.txt", "?", "--model", "{model}", "--strategy", "whole"], 1, "the model's context is"),
     "over the text limit": (["ask", "{folder}/good.txt", "?", "--text-bytes", "100"], 1, "raise --text-bytes"),
     "over the KV budget": ([*GOOD, "--kv-bytes", "1KiB"], 1, "raise --kv-bytes"),
     "answer over the context": ([*GOOD, "--max-new-tokens", "9000"], 1, "--max-new-tokens"),
@@ -258,7 +259,8 @@ def test_memory_of_a_large_text_is_bounded(tmp_path: Path, random_model: Path) -
         "sys.argv = ['glyph-rt', 'ask', *sys.argv[1:]]; import glyph_rt.runtime, transformers.models.glm4v.modeling_glm4v\n"
         "before = peak_rss_bytes(); code = _run(); print(code, peak_rss_bytes() - before)"
     )
-    done = subprocess.run([sys.executable, "-c", code, text, "?", "--model", random_model], capture_output=True, check=False, timeout=120)
+    command = [sys.executable, "-c", code, text, "?", "--model", random_model, "--strategy", "whole"]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=120)
     exit_code, growth = map(int, done.stdout.split())
     assert exit_code == 1 and b"context is" in done.stderr
     assert growth < 128 * 2**20

@@ -17,8 +17,9 @@ from glyph_rt.memory.limits import MIB, Limits, parse_size, peak_rss_bytes
 from glyph_rt.texts import read_text
 
 if TYPE_CHECKING:
-    from glyph_rt.documents import Answer, Document
     from glyph_rt.language import Sampling
+    from glyph_rt.long import LongAnswer, ReadingRules
+    from glyph_rt.long.answer import Cost
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,22 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class Length:
+    """What is done with texts that do not fit the window: the options of `ask` and `batch`."""
+
+    strategy: str = "auto"
+    window: int | None = None
+    parts: int = 64
+    reduce: str | None = None
+
+    def rules(self) -> ReadingRules:
+        """Raises OptionError for values out of range."""
+        from glyph_rt.long import ReadingRules, Reduce
+
+        return ReadingRules(self.window, self.parts, None if self.reduce is None else Reduce.parse(self.reduce))
+
+
+@dataclass(frozen=True)
 class AskOptions:
     """The command line of `ask`."""
 
@@ -68,6 +85,7 @@ class AskOptions:
     quant: str | None
     kv_bytes: str
     text_bytes: str
+    length: Length
     as_json: bool
     stats: bool
     server: Connection | None = None  # that is to answer
@@ -90,59 +108,68 @@ def _answer(options: AskOptions) -> None:
     """Cheap checks first: torch is not even imported for a file that cannot be read."""
     limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes))
     text = read_text(options.file, limits.text_bytes)
-    from glyph_rt.language import Channel, Quant
+    from glyph_rt.language import Channel, Piece, Quant
+    from glyph_rt.long import Choice, LongText, Strategy
     from glyph_rt.runtime import Runtime
 
-    sampling = options.drawing.sampling()
+    def show(piece: Piece) -> None:
+        if piece.channel == Channel.THINKING and options.thinking:
+            print(piece.text, end="", flush=True, file=sys.stderr)
+        elif piece.channel == Channel.ANSWER and not options.as_json:
+            print(piece.text, end="", flush=True)
+
+    def tell(choice: Choice) -> None:
+        if strategy is Strategy.AUTO and choice.strategy is not Strategy.WHOLE and not options.as_json:
+            print(f"{choice.reason}: {choice.strategy.value}", file=sys.stderr)
+
+    sampling, strategy, rules = options.drawing.sampling(), Strategy.parse(options.length.strategy), options.length.rules()
     start = time.perf_counter()
     quant = Quant.parse(options.quant)
     with Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant) as runtime:
         load_s = time.perf_counter() - start
-        with page_progress("reading") as progress, runtime.read(text, progress, system=options.system) as document:
-            answer = document.ask(options.question, sampling)
-            for piece in answer.pieces():
-                if piece.channel == Channel.THINKING and options.thinking:
-                    print(piece.text, end="", flush=True, file=sys.stderr)
-                elif piece.channel == Channel.ANSWER and not options.as_json:
-                    print(piece.text, end="", flush=True)
-            figures = report(document, answer, load_s)
-            kv_bytes = runtime.arena.used + answer.kv_bytes
-    figures["memory"] = {"kv_bytes": kv_bytes, "peak_rss_bytes": peak_rss_bytes()}
+        with page_progress("reading") as progress, LongText(runtime, text, system=options.system, rules=rules) as subject:
+            answer = subject.ask(options.question, sampling, strategy=strategy, chosen=tell, progress=progress, emit=show)
+    figures = report(answer, load_s)
     if options.as_json:
         print(json.dumps(figures, ensure_ascii=False))
     else:
         print()
     if options.stats:
-        _print_stats(figures, answer)
+        _print_stats(figures, answer.cost)
 
 
-def report(document: Document, answer: Answer, load_s: float) -> dict[str, Any]:
-    """The JSON object of an answer that has ended, without its memory. Times are seconds.
+def report(answer: LongAnswer, load_s: float) -> dict[str, Any]:
+    """The JSON object of an answer. Times are seconds; of several readings and answers, usage and times are told together.
 
     ttft_s runs from the moment the loaded model got the text to the first piece of the answer.
     """
-    usage, timings = answer.usage, answer.timings
-    assert timings is not None, "the answer has not ended"
+    cost = answer.cost
     figures = answer_figures(
         answer=answer.text,
         thinking=answer.thinking,
         finish_reason=answer.finish_reason,
-        usage=usage,
-        compression=usage.compression,
-        characters=usage.characters,
-        read=document.timings,
-        timings=timings,
-        first_s=timings.ttft_s,
+        usage=cost.usage,
+        compression=cost.usage.compression,
+        characters=cost.usage.characters,
+        read=cost.read,
+        timings=cost.timings,
+        first_s=cost.timings.ttft_s,
     )
-    return figures | {"timings": {"load_s": round(load_s, 4), **figures["timings"]}}
+    return (
+        figures
+        | answer.to_json()
+        | {
+            "timings": {"load_s": round(load_s, 4), **figures["timings"]},
+            "memory": {"kv_bytes": cost.kv_bytes, "peak_rss_bytes": peak_rss_bytes()},
+        }
+    )
 
 
-def _print_stats(figures: dict[str, Any], answer: Answer) -> None:
+def _print_stats(figures: dict[str, Any], cost: Cost) -> None:
     usage, timings = figures["usage"], figures["timings"]
     lines = (
         f"pages {usage['pages']}, visual tokens {usage['visual_tokens']}, text tokens {usage['text_tokens']}",
-        f"compression: {usage['compression']:.2f} text tokens and {answer.usage.characters_per_visual_token:.2f} characters "
-        "per visual token",
+        f"compression: {usage['compression']:.2f} text tokens and {cost.usage.characters_per_visual_token:.2f} characters per visual token",
         f"prompt {usage['prompt_tokens']} tokens ({usage['cached_tokens']} of the document), answer {usage['completion_tokens']} tokens, "
         f"ended by {figures['finish_reason']}; {usage['accepted_tokens']} of {usage['drafted_tokens']} drafted from the text",
         ", ".join(f"{stage} {timings[stage + '_s']:.3f} s" for stage in ("load", "typeset", "encode", "prefill", "ttft", "decode"))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from glyph_rt.cli.ask import AskOptions
+from glyph_rt.cli.ask import AskOptions, Length
 from glyph_rt.cli.figures import answer_figures
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.errors import OptionError
@@ -24,6 +24,8 @@ def run(options: AskOptions, server: Connection) -> None:
     """Upload, ask, delete. Raises OptionError for options that are the server's own, ServiceError for what it refuses."""
     if options.model or options.style or options.encoder != "auto" or options.quant or options.kv_bytes != "1GiB":
         raise OptionError("--model, --style, --encoder, --quant and --kv-bytes are the server's own; start it with them")
+    if options.length != Length():
+        raise OptionError("--strategy, --window, --parts and --reduce are for a model that is loaded here; a server reads texts whole")
     drawing = options.drawing.values()
     text = read_text(options.file, parse_size(options.text_bytes))
     with Client(server.address, server.access()) as client:

@@ -42,6 +42,19 @@ QuantOption = Annotated[
     str | None, typer.Option("--quant", metavar="int8|int4", help="Keep the decoder's weights smaller; costs some quality.")
 ]
 ReserveOption = Annotated[str, typer.Option("--reserve", metavar="SIZE", help="Part of the budget that the plan leaves alone.")]
+StrategyOption = Annotated[
+    str,
+    typer.Option(
+        help="How the text is read: whole, map_reduce (part by part), retrieve_pages (the pages that share words with the question), "
+        "or auto: whole where it fits, else one of the others, and standard error says which and why."
+    ),
+]
+WindowOption = Annotated[int | None, typer.Option(metavar="PAGES", help="Read at most so many pages at a time. Default: what fits.")]
+PartsOption = Annotated[int, typer.Option(help="With map_reduce: read a text in at most so many parts.")]
+ReduceOption = Annotated[
+    str | None,
+    typer.Option(metavar="evidence|notes", help="With map_reduce: how parts' answers that differ become one. Default: as the model can."),
+]
 TextBytesOption = Annotated[str, typer.Option("--text-bytes", metavar="SIZE", help="Largest text to take on.")]
 
 
@@ -72,6 +85,10 @@ def ask(
     quant: QuantOption = None,
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
     text_bytes: TextBytesOption = "16MiB",
+    strategy: StrategyOption = "auto",
+    window: WindowOption = None,
+    parts: PartsOption = 64,
+    reduce: ReduceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming the answer.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Afterwards, print figures on standard error.")] = False,
     server: Annotated[
@@ -84,13 +101,45 @@ def ask(
     insecure: InsecureOption = False,
 ) -> None:
     """Answer QUESTION from FILE: render it to pages, encode them, and decode the answer."""
-    from glyph_rt.cli.ask import AskOptions, Drawing, run
+    from glyph_rt.cli.ask import AskOptions, Drawing, Length, run
 
     at = None if server is None else Connection(server, ca, cert, key, token_file, insecure)
     drawing = Drawing(
         max_new_tokens, temperature, seed, draft, top_k, top_p, min_p, repetition_penalty, tuple(stop or ()), json_schema, regex
     )
-    run(AskOptions(file, question, model, style, system, drawing, thinking, encoder, quant, kv_bytes, text_bytes, as_json, stats, at))
+    length = Length(strategy, window, parts, reduce)
+    run(
+        AskOptions(
+            file, question, model, style, system, drawing, thinking, encoder, quant, kv_bytes, text_bytes, length, as_json, stats, at
+        )
+    )
+
+
+@app.command()
+def batch(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="IN.jsonl", help='A question a line: {"id", "file" or "text", "question", "options"}; see docs/long.md.'),
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="A line with an answer or an error for each; run again to go on.")],
+    model: ModelOption = None,
+    style: StyleOption = None,
+    system: Annotated[str, typer.Option(metavar="TEXT", help="What the model is told before the pages.")] = "",
+    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
+    quant: QuantOption = None,
+    kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
+    text_bytes: TextBytesOption = "16MiB",
+    strategy: StrategyOption = "auto",
+    window: WindowOption = None,
+    parts: PartsOption = 64,
+    reduce: ReduceOption = None,
+) -> int:
+    """Answer the questions of IN.jsonl into OUT.jsonl, each once, whatever interrupts it. Exit code 1: some lines are errors."""
+    from glyph_rt.cli.ask import Length
+    from glyph_rt.cli.batch import BatchOptions, run
+
+    length = Length(strategy, window, parts, reduce)
+    return run(BatchOptions(source, target, model, style, system, encoder, quant, kv_bytes, text_bytes, length))
 
 
 @app.command()

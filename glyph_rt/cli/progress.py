@@ -32,8 +32,12 @@ def page_progress(verb: str) -> Iterator[Callable[[Pages], None] | None]:
 
     with Bar(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(verb, total=None)
+        shown = (0, 0)
 
         def advance(progress: Pages) -> None:
+            nonlocal shown
+            if shown == (shown := (progress.done, progress.total)):
+                return  # told again at every token
             bar.update(task, completed=progress.done, total=progress.total)
             if progress.done == progress.total:
                 bar.stop()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any, Self
 
 from glyph_rt.errors import InputError
 from glyph_rt.evaluate.task import Score
+from glyph_rt.lines import LineFile
 
 
 @dataclass(frozen=True)
@@ -37,38 +35,31 @@ class Result:
 
 class Record:
     """The results of one run, kept in `file`. Its first line says what was run (`subject`): other weights or another style are
-    another run, which InputError refuses. A line that was cut off is taken back; a second process on the file is refused.
+    another run, which InputError refuses. A second process on the file is refused, too.
 
     Without a file, results are kept in memory only.
     """
 
     def __init__(self, file: Path | None, subject: Mapping[str, str]) -> None:
         self.results: dict[tuple[str, str], Result] = {}
-        self._stream = None
-        if file is None:
-            return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = file.open("a+b")
+        self._lines = None if file is None else LineFile(file)
         try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._take_up(file, subject)
-        except BlockingIOError:
-            self.close()
-            raise InputError(f"another process writes {file}; wait for it, or choose another --out") from None
+            if self._lines is not None:
+                self._take_up(self._lines, dict(subject))
         except BaseException:
             self.close()
             raise
 
     def add(self, result: Result) -> None:
-        """Keep a result, on disk before this returns."""
+        """Keep a result, on disk before this returns. Raises OutputError when that is not possible."""
         assert (result.task, result.id) not in self.results, "a question's id must be its own within its task"
+        if self._lines is not None:
+            self._lines.append(result.to_json())
         self.results[result.task, result.id] = result
-        self._write(result.to_json())
 
     def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        if self._lines is not None:
+            self._lines.close()
 
     def __enter__(self) -> Self:
         return self
@@ -76,26 +67,16 @@ class Record:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _take_up(self, file: Path, subject: Mapping[str, str]) -> None:
-        assert self._stream is not None
-        self._stream.seek(0)
-        whole = self._stream.read()
-        kept = whole[: whole.rfind(b"\n") + 1]
-        self._stream.truncate(len(kept))
+    def _take_up(self, lines: LineFile, subject: dict[str, str]) -> None:
         try:
-            head, *lines = [json.loads(line) for line in kept.splitlines()] or [None]
-            results = [Result.from_json(line) for line in lines]
+            stored = list(lines.read())
+            results = [Result.from_json(line) for line in stored[1:]]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file} is not the record of an evaluation ({error}); choose another --out") from None
-        if head is None:
-            self._write(dict(subject))
-        elif head != dict(subject):
+            raise InputError(f"{lines.file} is not the record of an evaluation ({error}); choose another --out") from None
+        if not stored:
+            lines.append(subject)
+        elif (head := stored[0]) != subject:
             other = next((key for key in subject if head.get(key) != subject[key]), "subject")
-            raise InputError(f"{file} is the record of another {other}: {head.get(other)}, not {subject.get(other)}; choose another --out")
+            told = f"{lines.file} is the record of another {other}: {head.get(other)}, not {subject.get(other)}"
+            raise InputError(f"{told}; choose another --out")
         self.results = {(result.task, result.id): result for result in results}
-
-    def _write(self, line: Mapping[str, Any]) -> None:
-        if self._stream is not None:
-            self._stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-            self._stream.flush()
-            os.fsync(self._stream.fileno())

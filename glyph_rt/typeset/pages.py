@@ -117,6 +117,11 @@ class Layout:
     ascent: int  # px from the top of a drawn line to its baseline
     line_height: int  # px, as drawn
 
+    def page_starts(self) -> NDArray[np.int64]:
+        """[pages] code points that the first lines of its pages begin with."""
+        first_rows = np.searchsorted(self.lines[:, PAGE], np.arange(self.measure.pages), side="left")
+        return np.asarray(self.lines[first_rows, START])
+
     def find(self, offset: int) -> Place | None:
         """Where code point `offset` of the text stands, in O(log lines); None for what no line draws, such as a line break."""
         row = int(np.searchsorted(self.lines[:, START], offset, side="right")) - 1
