@@ -38,9 +38,8 @@ class EvalOptions:
 
 def run(options: EvalOptions) -> None:
     """Ask, score, and print the figures; with --out, keep every answer and go on from those that are there."""
-    for package in ("rapidfuzz", "rouge"):
-        if importlib.util.find_spec(package) is None:
-            raise InputError(f"evaluating needs {package}; install it with: pip install 'glyph-rt[eval]'")
+    if importlib.util.find_spec("rouge") is None:
+        raise InputError("evaluating needs rouge; install it with: pip install 'glyph-rt[eval]'")
     from glyph_rt import evaluate
     from glyph_rt.evaluate.suites import SUITES, Options
     from glyph_rt.runtime import Runtime
