@@ -27,7 +27,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
+from itertools import pairwise, product
 
 import regex  # type: ignore[import-untyped]
 from rapidfuzz.distance import Levenshtein
@@ -53,8 +53,9 @@ _ALONE = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _LETTER = rf"[\w--[{_ALONE}]]"
 # From letter or digit to letter or digit, with anything between but white space and what separates values in code and tables.
 _WORD = regex.compile(rf"(?V1)[{_ALONE}]|{_LETTER}(?:[^\s\"\\()\[\]{{}}<>|=;{_ALONE}]*{_LETTER})?")
-# What stands before and behind a place that is inside a word or a number.
-_INSIDE = regex.compile(rf"(?V1)(?<={_LETTER}){_LETTER}|(?<=\d)[.,:]\d|(?<=\d[.,:])\d")
+_INSIDE = rf"(?<={_LETTER}){_LETTER}|(?<=\d)[.,:]\d|(?<=\d[.,:])\d"  # around a place in a word or a number
+_BEGIN = regex.compile(rf"(?V1)(?=\w)(?!{_INSIDE})")
+_END = regex.compile(rf"(?V1)(?<=\w)(?!{_INSIDE})")
 _GROUPS = re.compile(r"[^\W_]+")
 _DIGITS = re.compile(r"\d{12}")
 _SWITCH = re.compile(r"(?<=\d)(?=\D)|(?<=\D)(?=\d)")
@@ -139,9 +140,18 @@ def _plain(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-def _is_edge(text: str, at: int) -> bool:
-    """Whether a word may begin or end before code point `at`."""
-    return _INSIDE.match(text, at) is None
+def _around(at: int, edits: int, text: str) -> range:
+    return range(max(0, at - edits), min(len(text), at + edits) + 1)
+
+
+def _begins(text: str, at: int) -> bool:
+    """Whether a word may begin at code point `at`."""
+    return _BEGIN.match(text, at) is not None
+
+
+def _ends(text: str, at: int) -> bool:
+    """Whether a word may end before code point `at`."""
+    return _END.match(text, at) is not None
 
 
 class _Source:
@@ -192,18 +202,15 @@ class _Source:
 
     def _closest(self, plain: str, length: int, start: int, edits: int) -> tuple[int, Span] | None:
         """Of the texts of whole words that begin and end within so many characters of [start, start + length), the one nearest `plain`."""
-        best: tuple[int, Span] | None = None
-        for end in self._edges(start + length, edits):
-            for begin in self._edges(start, edits):
-                self._left -= max(COMPARISON, 16 * length)
-                distance = Levenshtein.distance(plain, _plain(self.text[begin:end]), score_cutoff=edits)
-                if distance <= edits and (best is None or distance < best[0]):
-                    best = distance, Span(begin, end)
+        text, best = self.text, None
+        begins = [at for at in _around(start, edits, text) if _begins(text, at)]
+        ends = [at for at in _around(start + length, edits, text) if _ends(text, at)]
+        for begin, end in product(begins, ends):
+            self._left -= max(COMPARISON, 16 * length)
+            distance = Levenshtein.distance(plain, _plain(text[begin:end]), score_cutoff=edits)
+            if distance <= edits and (best is None or distance < best[0]):
+                best = distance, Span(begin, end)
         return best
-
-    def _edges(self, near: int, edits: int) -> list[int]:
-        within = range(max(0, near - edits), min(len(self.text), near + edits) + 1)
-        return [at for at in within if _is_edge(self.text, at)]
 
 
 @dataclass(frozen=True)
@@ -329,7 +336,7 @@ class _Locator:
             after += 1
         whole = first == 0 and after == len(self._words)
         if len(found) <= MOST_HITS or whole:
-            yield from ((after, at) for at in found if _is_edge(text, at) and _is_edge(text, at + len(phrase)))
+            yield from ((after, at) for at in found if _begins(text, at) and _ends(text, at + len(phrase)))
 
     def _grown(self, first: int, after: int, start: int, free: int) -> _Run:
         """The seed [first, after) at `start` of the document, with the words around it as far as they are near."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import string
 import uuid
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 from glyph_rt.export.reader.documents import Shares, Writer
@@ -281,11 +281,10 @@ def test_no_near_text_is_overlooked(text: str, phrase: str, edits: int) -> None:
         assert found is None
         return
     assert found is not None
-    edges = [at for at in range(len(text) + 1) if module._is_edge(text, at)]
-    for begin in edges:
-        for end in edges:
-            distance = Levenshtein.distance(phrase, module._plain(text[begin:end]))
-            if begin < end and distance <= edits:
-                spans = [(near.distance, place) for near in found.values() for place in near.places]
-                assert any(near <= distance and p.start < end and begin < p.end for near, p in spans)
+    spans = [(near.distance, place) for near in found.values() for place in near.places]
+    begins = [at for at in range(len(text)) if module._begins(text, at)]
+    for begin, end in product(begins, range(len(text) + 1)):
+        distance = Levenshtein.distance(phrase, module._plain(text[begin:end]))
+        if begin < end and module._ends(text, end) and distance <= edits:
+            assert any(near <= distance and p.start < end and begin < p.end for near, p in spans)
     assert all(near.distance == Levenshtein.distance(phrase, told) for told, near in found.items())
