@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from glyph_rt.language import Constraint, Quant, Sampling
     from glyph_rt.memory.limits import Limits
     from glyph_rt.memory.plan import Budget
+    from glyph_rt.quotes import Quote, Quoting
     from glyph_rt.runtime import Runtime
     from glyph_rt.typeset import Style
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Answer", "Budget", "Constraint", "Document", "GlyphError", "Limits", "Progress", "Quant", "Runtime", "Sampling", "Style", "Usage",
-    "__version__",
+    "Answer", "Budget", "Constraint", "Document", "GlyphError", "Limits", "Progress", "Quant", "Quote", "Quoting",
+    "Runtime", "Sampling", "Style", "Usage", "__version__",
 ]  # fmt: skip
 
 _HOMES = {
@@ -31,6 +32,7 @@ _HOMES = {
     "glyph_rt.language": ("Constraint", "Quant", "Sampling"),
     "glyph_rt.memory.limits": ("Limits",),
     "glyph_rt.memory.plan": ("Budget",),
+    "glyph_rt.quotes": ("Quote", "Quoting"),
     "glyph_rt.runtime": ("Runtime",),
     "glyph_rt.typeset": ("Style",),
 }

@@ -32,6 +32,8 @@ from itertools import pairwise, product
 import regex  # type: ignore[import-untyped]
 from rapidfuzz.distance import Levenshtein
 
+from glyph_rt.errors import OptionError
+
 MOST_PLACES = 8  # of one quote, that are told
 SHORTEST_ANSWER = 2  # characters: a single letter or digit stands everywhere and shows nothing
 SHORTEST_RUN = 12  # characters of a part of an answer, without a digit, that is worth a mark
@@ -66,6 +68,13 @@ class Quoting(StrEnum):
 
     MARK = "mark"  # they are told of
     EXACT = "exact"  # and replaced
+
+    @classmethod
+    def parse(cls, told: str) -> Quoting:
+        """Raises OptionError for what is neither."""
+        if told not in list(cls):
+            raise OptionError(f"quotes are {' or '.join(cls)}, not {told!r}", field="quotes")
+        return cls(told)
 
 
 class QuoteKind(StrEnum):

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from glyph_rt.cli.connection import Connection
 from glyph_rt.cli.figures import answer_figures
 from glyph_rt.cli.progress import page_progress
+from glyph_rt.cli.quoted import print_changes, quote_figures
 from glyph_rt.errors import OptionError
 from glyph_rt.memory.limits import MIB, Limits, parse_size, peak_rss_bytes
+from glyph_rt.quotes import Quoting
 from glyph_rt.texts import read_text
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class AskOptions:
     style: str | None
     system: str
     drawing: Drawing
+    quotes: Quoting
     thinking: bool
     encoder: str
     quant: str | None
@@ -71,6 +74,11 @@ class AskOptions:
     as_json: bool
     stats: bool
     server: Connection | None = None  # that is to answer
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer is printed as it is made: exact quotes are known only when it has ended."""
+        return not self.as_json and self.quotes == Quoting.MARK
 
 
 def run(options: AskOptions) -> None:
@@ -90,20 +98,22 @@ def _answer(options: AskOptions) -> None:
     """Cheap checks first: torch is not even imported for a file that cannot be read."""
     limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes))
     text = read_text(options.file, limits.text_bytes)
+    from glyph_rt.answers import check_quoting
     from glyph_rt.language import Channel, Quant
     from glyph_rt.runtime import Runtime
 
     sampling = options.drawing.sampling()
+    check_quoting(options.quotes, sampling)
     start = time.perf_counter()
     quant = Quant.parse(options.quant)
     with Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant) as runtime:
         load_s = time.perf_counter() - start
         with page_progress("reading") as progress, runtime.read(text, progress, system=options.system) as document:
-            answer = document.ask(options.question, sampling)
+            answer = document.ask(options.question, sampling, quotes=options.quotes)
             for piece in answer.pieces():
                 if piece.channel == Channel.THINKING and options.thinking:
                     print(piece.text, end="", flush=True, file=sys.stderr)
-                elif piece.channel == Channel.ANSWER and not options.as_json:
+                elif piece.channel == Channel.ANSWER and options.streams:
                     print(piece.text, end="", flush=True)
             figures = report(document, answer, load_s)
             kv_bytes = runtime.arena.used + answer.kv_bytes
@@ -111,13 +121,15 @@ def _answer(options: AskOptions) -> None:
     if options.as_json:
         print(json.dumps(figures, ensure_ascii=False))
     else:
-        print()
+        print("" if options.streams else answer.text)
+    if options.quotes == Quoting.EXACT and not options.as_json:
+        print_changes(figures["quotes"])
     if options.stats:
         _print_stats(figures, answer)
 
 
 def report(document: Document, answer: Answer, load_s: float) -> dict[str, Any]:
-    """The JSON object of an answer that has ended, without its memory. Times are seconds.
+    """The JSON object of an answer that has ended, with its quotes and without its memory. Times are seconds.
 
     ttft_s runs from the moment the loaded model got the text to the first piece of the answer.
     """
@@ -125,6 +137,7 @@ def report(document: Document, answer: Answer, load_s: float) -> dict[str, Any]:
     assert timings is not None, "the answer has not ended"
     figures = answer_figures(
         answer=answer.text,
+        quotes=quote_figures(answer.quotes, document.layout),
         thinking=answer.thinking,
         finish_reason=answer.finish_reason,
         usage=usage,

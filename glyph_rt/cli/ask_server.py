@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from glyph_rt.cli.ask import AskOptions
 from glyph_rt.cli.figures import answer_figures
 from glyph_rt.cli.progress import page_progress
+from glyph_rt.cli.quoted import citation_figures, print_changes
 from glyph_rt.errors import OptionError
 from glyph_rt.memory.limits import parse_size
+from glyph_rt.quotes import Quoting
 from glyph_rt.service.client import Client, Reply
 from glyph_rt.texts import read_text
 from glyph_rt.v1 import answers_pb2, documents_pb2
@@ -31,17 +33,19 @@ def run(options: AskOptions, server: Connection) -> None:
             document = client.read(text, _pages(progress), system=options.system)
         try:
             thinking = options.thinking or options.as_json  # which reports thoughts in any case
-            with client.ask(options.question, document=document.id, thinking=thinking, **drawing) as reply:
+            with client.ask(options.question, document=document.id, thinking=thinking, quotes=options.quotes, **drawing) as reply:
                 for piece in reply.pieces():
                     if piece.channel == answers_pb2.ANSWER_CHANNEL_THINKING:
                         if options.thinking:
                             print(piece.text, end="", flush=True, file=sys.stderr)
-                    elif not options.as_json:
+                    elif options.streams:
                         print(piece.text, end="", flush=True)
         finally:
             client.delete(document.id)
-    figures = report(document, reply)
-    print(json.dumps(figures, ensure_ascii=False) if options.as_json else "")
+    figures = report(document, reply, text)
+    print(json.dumps(figures, ensure_ascii=False) if options.as_json else "" if options.streams else reply.text)
+    if options.quotes == Quoting.EXACT and not options.as_json:
+        print_changes(figures["quotes"])
     if options.stats:
         print(
             "\n".join(f"{group}: " + ", ".join(f"{k} {v}" for k, v in figures[group].items()) for group in ("usage", "timings")),
@@ -56,11 +60,12 @@ def _pages(show: Callable[[documents_pb2.ReadProgress], None] | None) -> Callabl
     return lambda progress: show(progress) if progress.stage == documents_pb2.READ_STAGE_READ else None
 
 
-def report(document: documents_pb2.Document, reply: Reply) -> dict[str, Any]:
+def report(document: documents_pb2.Document, reply: Reply, text: str) -> dict[str, Any]:
     """The JSON object of an answer that has ended: the keys of a local `ask`, without load and memory. Seconds are the server's."""
     assert reply.done is not None, "the answer has not ended"
     return answer_figures(
         answer=reply.text,
+        quotes=citation_figures(reply.done.citations, reply.said, text),
         thinking=reply.thinking,
         finish_reason=answers_pb2.FinishReason.Name(reply.done.finish_reason).removeprefix("FINISH_REASON_").lower(),
         usage=reply.done.usage,

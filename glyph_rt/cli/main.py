@@ -67,6 +67,9 @@ def ask(
     stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End the answer before this text; may be given again.")] = None,
     json_schema: Annotated[Path | None, typer.Option(metavar="FILE", help="The answer is JSON that this schema allows.")] = None,
     regex: Annotated[str | None, typer.Option(metavar="PATTERN", help="The whole answer matches this pattern, in Rust's syntax.")] = None,
+    quotes: Annotated[
+        str, typer.Option(metavar="mark|exact", help="Exact: misread quotes get the document's own characters, and every change is told.")
+    ] = "mark",
     thinking: Annotated[bool, typer.Option("--thinking", help="Show on standard error what the model thinks before it answers.")] = False,
     encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
     quant: QuantOption = None,
@@ -85,12 +88,31 @@ def ask(
 ) -> None:
     """Answer QUESTION from FILE: render it to pages, encode them, and decode the answer."""
     from glyph_rt.cli.ask import AskOptions, Drawing, run
+    from glyph_rt.quotes import Quoting
 
     at = None if server is None else Connection(server, ca, cert, key, token_file, insecure)
     drawing = Drawing(
         max_new_tokens, temperature, seed, draft, top_k, top_p, min_p, repetition_penalty, tuple(stop or ()), json_schema, regex
     )
-    run(AskOptions(file, question, model, style, system, drawing, thinking, encoder, quant, kv_bytes, text_bytes, as_json, stats, at))
+    run(
+        AskOptions(
+            file=file,
+            question=question,
+            model=model,
+            style=style,
+            system=system,
+            drawing=drawing,
+            quotes=Quoting.parse(quotes),
+            thinking=thinking,
+            encoder=encoder,
+            quant=quant,
+            kv_bytes=kv_bytes,
+            text_bytes=text_bytes,
+            as_json=as_json,
+            stats=stats,
+            server=at,
+        )
+    )
 
 
 @app.command()
