@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from glyph_rt.cli.progress import question_progress
 from glyph_rt.errors import InputError, OptionError
 from glyph_rt.memory.limits import Limits, parse_size
+from glyph_rt.quotes import Quoting
 
 if TYPE_CHECKING:
     from glyph_rt.runtime import Runtime
@@ -25,6 +26,7 @@ class EvalOptions:
     model: Path | None
     style: str | None
     encoder: str
+    quotes: Quoting
     out: Path | None
     data: Path | None
     config: Path | None
@@ -54,7 +56,7 @@ def run(options: EvalOptions) -> None:
         subject = _subject(options, runtime)
         file = None if options.out is None else options.out / "results.jsonl"
         with evaluate.Record(file, subject) as record, question_progress() as progress:
-            evaluate.run(runtime, tasks, record, progress)
+            evaluate.run(runtime, tasks, record, progress, options.quotes)
             results = list(record.results.values())
     found = evaluate.figures(results)
     if options.out is not None:
@@ -75,6 +77,7 @@ def _subject(options: EvalOptions, runtime: Runtime) -> dict[str, str]:
         "model": runtime.checkpoint.digest[:16],
         "style": json.dumps(runtime.style.to_json(), sort_keys=True),
         "encoder": runtime.encoder.name,
+        "quotes": options.quotes.value,
         "data": str(options.data),
         "size": str(options.size),
         "lengths": options.lengths,
