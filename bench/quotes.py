@@ -2,8 +2,8 @@
 
     python bench/quotes.py [--model DIR] [--size 200] [--made 2000] [--rounds 5] [--json FILE]
 
-1. The reader on held-out documents: values, and transcripts, as it wrote them and with exact quotes; how many were changed, and how many wrongly:
-   not even nearer to what is right.
+1. The reader on held-out documents: values, and transcripts, as it wrote them and with exact quotes; how many were changed, and how many
+   wrongly: not even nearer to what is right.
 2. Made misreadings, which no reader is needed for: codes and plain values of held-out documents with 1 to 10 % of their characters
    replaced, left out or doubled at random. And the two ways to be wrong: values that are one character away from the document's but
    truly meant, and answers about another document.

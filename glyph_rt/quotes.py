@@ -7,7 +7,7 @@ reason why nothing else is likely to be meant:
 - A *code*: a word of at least 12 letters and digits that looks random (`is_code`), such as a UUID or a hash, that differs in at most one
   character of eight. Nobody derives such a word from another, and none comes near another by chance: of random hexadecimal words of 12
   characters, one in 10^12 is within one edit of a given one. A reader that gets one character of twenty wrong stays within the bound on
-  94 of 100 such words or more. What counting could have done (only the last three characters replaced) is left alone.
+  83 (15 characters) to 97 (36) of 100 such words. What counting could have done (only the last three characters replaced) is left alone.
 - A word inside a *run* of words that are the document's: at least 24 characters of exact words on either side, at most a quarter of
   the word changed (or one character), and in all at most one edit for 16 exact characters. Who says so much in the document's words is
   quoting it. When another text of the document is as near to the run, the misread words stay as they are, unmarked.
@@ -16,9 +16,6 @@ Everything else has to be exact: a short number, a date, an amount or a name tha
 truly meant cannot be told from one misread. Never changed either is what stands in the question: it was not read from the document.
 "As near" is: fewer than two edits farther. At 5 % of characters misread, two more edits are some 10^4 times less likely. A code with two
 such texts is `AMBIGUOUS` and stays as it is. What would be too much work to look for counts as found: nothing is changed on a guess.
-
-Candidates are found by the pigeonhole principle: of r + 1 pieces of a phrase, one survives r edits. So no text within r is overlooked, but
-for white space, which may differ between answer and document: a piece that spans a line end of the document is not found there.
 """
 
 from __future__ import annotations
@@ -27,12 +24,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise, product
+from itertools import pairwise
 
-import regex  # type: ignore[import-untyped]
 from rapidfuzz.distance import Levenshtein
 
 from glyph_rt.errors import OptionError
+from glyph_rt.nearby import STEP, Searched, Span, Word, begins, ends, plain, words
 
 MOST_PLACES = 8  # of one quote, that are told
 SHORTEST_ANSWER = 2  # characters: a single letter or digit stands everywhere and shows nothing
@@ -40,24 +37,14 @@ SHORTEST_RUN = 12  # characters of a part of an answer, without a digit, that is
 SHORTEST_FIGURE = 4  # characters of one with a digit
 ANCHOR = 24  # characters of exact words on either side of a misread one
 EXACT_PER_EDIT = 16  # characters of exact words in a run
+WORD_PER_EDIT = 4  # characters of a word in a run; of a shorter one, one edit
+BACKWARDS = 1024  # code points looked at before a seed: what is exact there would have been a seed itself
 SHORTEST_CODE = 12  # letters and digits
 CODE_PER_EDIT = 8  # characters of a code
 MOST_EDITS = 8  # of one quote, however long
 COUNTED = 3  # last characters, which counting changes
 MOST_HITS = 64  # places of a seed; a commoner one has to be longer
-MOST_CANDIDATES = 4096  # places looked at for what is near
-MOST_WORK = 1 << 30  # code points searched through for one answer: a second or two; then the rest stays unmarked
-STRETCH = 1 << 20  # code points searched through at a time, since a search lets no other thread run
-SEARCH, COMPARISON = 1 << 16, 1 << 12  # the least that one counts for, in code points searched through in the same time
 
-# Scripts without spaces between words: there every character is a word.
-_ALONE = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_LETTER = rf"[\w--[{_ALONE}]]"
-# From letter or digit to letter or digit, with anything between but white space and what separates values in code and tables.
-_WORD = regex.compile(rf"(?V1)[{_ALONE}]|{_LETTER}(?:[^\s\"\\()\[\]{{}}<>|=;{_ALONE}]*{_LETTER})?")
-_INSIDE = rf"(?<={_LETTER}){_LETTER}|(?<=\d)[.,:]\d|(?<=\d[.,:])\d"  # around a place in a word or a number
-_BEGIN = regex.compile(rf"(?V1)(?=\w)(?!{_INSIDE})")
-_END = regex.compile(rf"(?V1)(?<=\w)(?!{_INSIDE})")
 _GROUPS = re.compile(r"[^\W_]+")
 _DIGITS = re.compile(r"\d{12}")
 _SWITCH = re.compile(r"(?<=\d)(?=\D)|(?<=\D)(?=\d)")
@@ -86,14 +73,6 @@ class QuoteKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Span:
-    """Code points [start, end) of a text."""
-
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
 class Quote:
     """A part of an answer, and where the document says it."""
 
@@ -102,7 +81,7 @@ class Quote:
     end: int
     said: str  # what the model wrote there
     text: str  # what the document says; of an ambiguous quote, at the first place
-    places: tuple[Span, ...]  # in the document, in order: the first `MOST_PLACES`; of an ambiguous quote, every one says something else
+    places: tuple[Span, ...]  # in the document, in order: the first `MOST_PLACES`; of an ambiguous quote, of all that it may be
 
 
 def locate(text: str, answer: str, given: Sequence[str] = ()) -> tuple[Quote, ...]:
@@ -134,131 +113,25 @@ def is_code(word: str) -> bool:
 
 
 @dataclass(frozen=True)
-class _Word:
-    text: str
-    start: int
-    end: int
-
-
-def _words(text: str, start: int, end: int) -> Iterator[_Word]:
-    return (_Word(match.group(), *match.span()) for match in _WORD.finditer(text, start, end))
-
-
-def _plain(text: str) -> str:
-    """With every run of white space as one space."""
-    return re.sub(r"\s+", " ", text)
-
-
-def _around(at: int, edits: int, text: str) -> range:
-    return range(max(0, at - edits), min(len(text), at + edits) + 1)
-
-
-def _begins(text: str, at: int) -> bool:
-    """Whether a word may begin at code point `at`."""
-    return _BEGIN.match(text, at) is not None
-
-
-def _ends(text: str, at: int) -> bool:
-    """Whether a word may end before code point `at`."""
-    return _END.match(text, at) is not None
-
-
-class _Source:
-    """The document's text, searched within a budget of work."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._left = MOST_WORK
-
-    def find(self, phrase: str, most: int) -> list[int] | None:
-        """Where `phrase` stands, at most `most` places and one more; None when the budget is spent."""
-        found: list[int] = []
-        for begin in range(0, len(self.text), STRETCH):
-            end = min(begin + STRETCH + len(phrase) - 1, len(self.text))
-            if self._left < 0:
-                return None
-            self._left -= max(SEARCH, end - begin)
-            at = self.text.find(phrase, begin, end)
-            while at >= 0:
-                found.append(at)
-                if len(found) > most:
-                    return found
-                at = self.text.find(phrase, at + 1, end)
-        return found
-
-    def near(self, phrase: str, edits: int) -> dict[str, _Nearby] | None:
-        """Every text of whole words within so many edits of `phrase`, white space aside, but of those that overlap the nearest is enough.
-        None when that would be too much work, or `phrase` is too short for so many edits (near one place, all such texts must overlap).
-        """
-        if len(phrase) <= 3 * edits:
-            return None
-        plain, found = _plain(phrase), dict[str, _Nearby]()
-        cuts = [len(phrase) * piece // (edits + 1) for piece in range(edits + 2)]
-        looked_at: set[int] = set()
-        for begin, end in pairwise(cuts):
-            hits = self.find(phrase[begin:end], MOST_CANDIDATES)
-            if hits is None or len(hits) + len(looked_at) > MOST_CANDIDATES:
-                return None
-            for start in {hit - begin for hit in hits} - looked_at:
-                looked_at.add(start)
-                if self._left < 0:
-                    return None
-                if (closest := self._closest(plain, len(phrase), start, edits)) is not None:
-                    distance, span = closest
-                    nearby = found.setdefault(_plain(self.text[span.start : span.end]), _Nearby(distance, set()))
-                    nearby.places.add(span)
-        return found
-
-    def _closest(self, plain: str, length: int, start: int, edits: int) -> tuple[int, Span] | None:
-        """Of the texts of whole words that begin and end within so many characters of [start, start + length), the one nearest `plain`."""
-        text, best = self.text, None
-        begins = [at for at in _around(start, edits, text) if _begins(text, at)]
-        ends = [at for at in _around(start + length, edits, text) if _ends(text, at)]
-        for begin, end in product(begins, ends):
-            self._left -= max(COMPARISON, 16 * length)
-            distance = Levenshtein.distance(plain, _plain(text[begin:end]), score_cutoff=edits)
-            if distance <= edits and (best is None or distance < best[0]):
-                best = distance, Span(begin, end)
-        return best
-
-
-@dataclass(frozen=True)
-class _Nearby:
-    """A text of the document that is near: its distance in edits, and its places."""
-
-    distance: int
-    places: set[Span]
-
-    def told(self) -> tuple[Span, ...]:
-        return tuple(sorted(self.places, key=lambda span: span.start))[:MOST_PLACES]
-
-
-def _rivals(found: dict[str, _Nearby], text: str) -> list[_Nearby]:
-    """What else is as near as `text`, or nearly so, in other places."""
-    own = found[text]
-    return [
-        other
-        for other in found.values()
-        if other is not own
-        and other.distance < own.distance + 2
-        and not any(a.start < b.end and b.start < a.end for a in own.places for b in other.places)
-    ]
-
-
-@dataclass(frozen=True)
 class _Run:
     """Words of the answer from number `first` on, beside the document's words at one place."""
 
     first: int
-    said: tuple[_Word, ...]
-    text: tuple[_Word, ...]
+    said: tuple[Word, ...]
+    text: tuple[Word, ...]
 
     @property
     def after(self) -> int:
         return self.first + len(self.said)
 
     @property
+    def words(self) -> list[str]:
+        """What the document says, white space aside."""
+        return [word.text for word in self.text]
+
+    @property
     def misread(self) -> list[int]:
+        """Numbers, within the run, of the words that are not the same."""
         return [n for n, (said, word) in enumerate(zip(self.said, self.text, strict=True)) if said.text != word.text]
 
     def exact(self, first: int, after: int) -> int:
@@ -290,85 +163,86 @@ class _Locator:
     """Goes through an answer from left to right: a run of the document's words, else a code, else the next word."""
 
     def __init__(self, text: str, answer: str, given: Sequence[str]) -> None:
-        self._source, self._answer = _Source(text), answer
-        self._words = list(_words(answer, 0, len(answer)))
-        self._given = {word.text for other in given for word in _words(other, 0, len(other))}
+        self._source, self._answer = Searched(text), answer
+        self._words = list(words(answer))
+        self._given = {word.text for other in given for word in words(other)}
 
     def quotes(self) -> Iterator[Quote]:
         free = at = 0  # the first word that no quote has yet, and the one looked at
         while at < len(self._words):
-            run = self._run(at, free)
-            if run is not None:
-                yield from self._of_run(*run)
-                free = at = run[0].after
+            if runs := self._runs(at, free):
+                yield from self._of_runs(runs)
+                free = at = runs[0].after
                 continue
             if (code := self._of_code(self._words[at])) is not None:
                 yield code
                 free = at + 1
             at += 1
 
-    def _run(self, at: int, free: int) -> tuple[_Run, tuple[Span, ...]] | None:
-        """The longest run through word `at`, of words from `free` on, and all its places."""
+    def _runs(self, at: int, free: int) -> list[_Run]:
+        """The longest run through word `at`, of words from `free` on, at every place that has its words; empty when there is none."""
         for first, after in self._seeds(at, free):
-            grown = [self._grown(first, last, start, free) for last, start in self._hits(first, after)]
-            runs = [run for run in grown if self._is_telling(run)]
-            if runs:
+            grown = [self._grown(first, end, place, free) for end, place in self._hits(first, after)]
+            if runs := [run for run in grown if self._is_telling(run)]:
                 best = max(runs, key=lambda run: (run.exact(0, len(run.said)), -len(run.misread)))
-                words = [word.text for word in best.text]
-                same = [run for run in runs if run.first == best.first and [word.text for word in run.text] == words]
-                return best, tuple(Span(run.text[0].start, run.text[-1].end) for run in same)
-        return None
+                return [run for run in runs if run.first == best.first and run.words == best.words]
+        return []
 
     def _seeds(self, at: int, free: int) -> Iterator[tuple[int, int]]:
         """Words [first, after) of the answer that the document may say word for word."""
-        words = self._words
-        for after in range(at + 1, len(words) + 1):
-            length = words[after - 1].end - words[at].start
-            if length >= SHORTEST_RUN or (at == 0 and after == len(words) and length >= SHORTEST_ANSWER):
+        ours = self._words
+        for after in range(at + 1, len(ours) + 1):
+            length = ours[after - 1].end - ours[at].start
+            if length >= SHORTEST_RUN or (at == 0 and after == len(ours) and length >= SHORTEST_ANSWER):
                 yield at, after
                 break
-        if any(c.isdigit() for c in words[at].text):
-            if len(words[at].text) >= SHORTEST_FIGURE:
+        if _has_digit(ours[at].text):
+            if len(ours[at].text) >= SHORTEST_FIGURE:
                 yield at, at + 1
             else:  # a short number with the word before or behind it
                 yield from ([(at - 1, at + 1)] if at > free else [])
-                yield from ([(at, at + 2)] if at + 2 <= len(words) else [])
+                yield from ([(at, at + 2)] if at + 2 <= len(ours) else [])
 
-    def _hits(self, first: int, after: int) -> Iterator[tuple[int, int]]:
-        """Places of the seed, made longer until it is not too common: where it ends among the answer's words, and where it begins."""
+    def _hits(self, first: int, after: int) -> Iterator[tuple[int, Span]]:
+        """Places of the seed, which is made longer until it is not too common: where among our words it ends, and the place."""
         text = self._source.text
         while True:
-            phrase = _plain(self._answer[self._words[first].start : self._words[after - 1].end])
+            phrase = plain(self._said(first, after))
             found = self._source.find(phrase, MOST_HITS) or []
             if len(found) <= MOST_HITS or after == len(self._words):
                 break
             after += 1
-        whole = first == 0 and after == len(self._words)
-        if len(found) <= MOST_HITS or whole:
-            yield from ((after, at) for at in found if _begins(text, at) and _ends(text, at + len(phrase)))
+        if len(found) <= MOST_HITS or (first == 0 and after == len(self._words)):
+            for start in found:
+                end = start + len(phrase)
+                if begins(text, start) and ends(text, end):
+                    yield after, Span(start, end)
 
-    def _grown(self, first: int, after: int, start: int, free: int) -> _Run:
-        """The seed [first, after) at `start` of the document, with the words around it as far as they are near."""
-        length = len(_plain(self._answer[self._words[first].start : self._words[after - 1].end]))
-        seed = list(_words(self._source.text, start, start + length))
-        left = self._neighbours(range(first - 1, free - 1, -1), start)
-        right = self._neighbours(range(after, len(self._words)), start + length)
+    def _grown(self, first: int, after: int, place: Span, free: int) -> _Run:
+        """The seed [first, after) at its place in the document, with the words around it as far as they are near."""
+        seed = words(self._source.text, place.start, place.end)
+        left = self._neighbours(range(first - 1, free - 1, -1), place.start)
+        right = self._neighbours(range(after, len(self._words)), place.end)
         begin, end = first - len(left), after + len(right)
         return _Run(begin, tuple(self._words[begin:end]), (*reversed(left), *seed, *right)).anchored(len(left))
 
-    def _neighbours(self, numbers: range, at: int) -> list[_Word]:
-        """The document's words from `at` on, or back, as long as they are near the answer's words of these numbers."""
+    def _neighbours(self, numbers: range, at: int) -> list[Word]:
+        """The document's words from `at` on, or back, as long as they are near our words of these numbers."""
         if not numbers:
             return []
-        text, words, back = self._source.text, self._words, numbers.step < 0
-        room = 2 * abs(words[numbers[-1]].start - words[numbers[0]].end) + 256
-        theirs = reversed(list(_words(text, max(0, at - room), at))) if back else _words(text, at, at + room)
-        found: list[_Word] = []
+        text, ours, back = self._source.text, self._words, numbers.step < 0
+        room = 2 * abs(ours[numbers[-1]].start - ours[numbers[0]].end) + 256
+        theirs = reversed(list(words(text, max(0, at - min(room, BACKWARDS)), at))) if back else words(text, at, at + room)
+        found: list[Word] = []
+        misread = 0
         for number, word in zip(numbers, theirs, strict=False):
             before, behind = (number, number + 1) if back else (number - 1, number)
-            gap = self._answer[words[before].end : words[behind].start]
+            gap = self._answer[ours[before].end : ours[behind].start]
             their_gap = text[word.end : at] if back else text[at : word.start]
-            if _plain(gap) != _plain(their_gap) or not self._is_near(words[number].text, word.text):
+            misread += ours[number].text != word.text
+            if not self._source.spend(STEP) or misread > MOST_EDITS:
+                break
+            if plain(gap) != plain(their_gap) or not self._is_near(ours[number].text, word.text):
                 break
             found.append(word)
             at = word.start if back else word.end
@@ -377,49 +251,47 @@ class _Locator:
     def _is_near(self, said: str, word: str) -> bool:
         if said == word:
             return True
-        most = max(1, min(len(said), len(word)) // 4)
+        most = max(1, min(len(said), len(word)) // WORD_PER_EDIT)
         return said not in self._given and Levenshtein.distance(said, word, score_cutoff=most) <= most
 
     def _is_telling(self, run: _Run) -> bool:
         """Whether a run says enough to be marked."""
-        said = self._answer[run.said[0].start : run.said[-1].end]
+        said = self._said(run.first, run.after)
         if len(said) >= SHORTEST_RUN or len(run.said) == len(self._words):
             return True
-        return len(said) >= SHORTEST_FIGURE and any(c.isdigit() for c in said)
+        return len(said) >= SHORTEST_FIGURE and _has_digit(said)
 
-    def _of_run(self, run: _Run, places: tuple[Span, ...]) -> Iterator[Quote]:
-        """Its exact stretches and its misread words, in order."""
+    def _of_runs(self, runs: list[_Run]) -> Iterator[Quote]:
+        """Of one run at all its places: its exact stretches and, where these are sure, its misread words, in order."""
+        run = runs[0]
         misread = run.misread
-        alone = misread and self._is_alone(run)
-        bounds = [-1, *misread, len(run.said)]
-        for before, behind in pairwise(bounds):
-            if before >= 0 and alone:
-                yield self._quote(QuoteKind.MISREAD, run, places, before, before + 1)
+        sure = misread and self._is_alone(run)
+        for before, behind in pairwise([-1, *misread, len(run.said)]):
+            if before >= 0 and sure:
+                yield self._quote(QuoteKind.MISREAD, runs, before, before + 1)
             if before + 1 < behind:
-                yield self._quote(QuoteKind.VERBATIM, run, places, before + 1, behind)
+                yield self._quote(QuoteKind.VERBATIM, runs, before + 1, behind)
 
-    def _quote(self, kind: QuoteKind, run: _Run, places: tuple[Span, ...], first: int, after: int) -> Quote:
-        start, end = run.said[first].start, run.said[after - 1].end
-        begin = run.text[first].start - run.text[0].start
-        length = run.text[after - 1].end - run.text[first].start
-        spans = tuple(Span(place.start + begin, place.start + begin + length) for place in places[:MOST_PLACES])
-        text = self._source.text[spans[0].start : spans[0].end]
-        return Quote(kind, start, end, self._answer[start:end], text, spans)
+    def _quote(self, kind: QuoteKind, runs: list[_Run], first: int, after: int) -> Quote:
+        """Words [first, after) of a run."""
+        places = tuple(Span(run.text[first].start, run.text[after - 1].end) for run in runs[:MOST_PLACES])
+        start, end = runs[0].said[first].start, runs[0].said[after - 1].end
+        return Quote(kind, start, end, self._answer[start:end], self._there(places[0]), places)
 
     def _is_alone(self, run: _Run) -> bool:
         """Whether no other text of the document is as near to what the model wrote."""
-        text, start = self._source.text, run.text[0].start
-        own = text[start : run.text[-1].end]
-        wrote = list(own)
-        edits = 0
-        for said, word in reversed(list(zip(run.said, run.text, strict=True))):
-            wrote[word.start - start : word.end - start] = said.text
+        own = self._there(Span(run.text[0].start, run.text[-1].end))
+        wrote, edits, done = "", 0, run.text[0].start  # what it wrote, with the document's white space
+        for said, word in zip(run.said, run.text, strict=True):
+            wrote += self._there(Span(done, word.start)) + said.text
             edits += Levenshtein.distance(said.text, word.text)
-        found = self._source.near("".join(wrote), edits + 1)
-        return found is not None and _plain(own) in found and not _rivals(found, _plain(own))
+            done = word.end
+        found = self._source.near(wrote, edits + 1) or {}
+        nearest = found.get(plain(own))
+        return nearest is not None and not any(nearest.rivals(other) for other in found.values())
 
-    def _of_code(self, word: _Word) -> Quote | None:
-        """A code that is nearly one of the document's; None when there is none, or too many to tell."""
+    def _of_code(self, word: Word) -> Quote | None:
+        """A code that is nearly one of the document's; None when there is none, or too much to look at."""
         if word.text in self._given or not is_code(word.text):
             return None
         most = min(MOST_EDITS, len(word.text) // CODE_PER_EDIT)
@@ -427,10 +299,25 @@ class _Locator:
         if not found:
             return None
         text, nearest = min(found.items(), key=lambda item: item[1].distance)
-        if nearest.distance > most or (len(text) == len(word.text) and text[:-COUNTED] == word.text[:-COUNTED]):
+        if nearest.distance > most or _may_be_counted(word.text, text):
             return None
-        if rivals := _rivals(found, text):
-            places = _Nearby(0, set().union(nearest.places, *(rival.places for rival in rivals))).told()
-            first = self._source.text[places[0].start : places[0].end]
-            return Quote(QuoteKind.AMBIGUOUS, word.start, word.end, word.text, first, places)
-        return Quote(QuoteKind.MISREAD, word.start, word.end, word.text, text, nearest.told())
+        rivals = [other for other in found.values() if nearest.rivals(other)]
+        kind = QuoteKind.AMBIGUOUS if rivals else QuoteKind.MISREAD
+        places = sorted({place for near in (nearest, *rivals) for place in near.places}, key=lambda place: place.start)[:MOST_PLACES]
+        return Quote(kind, word.start, word.end, word.text, self._there(places[0]), tuple(places))
+
+    def _said(self, first: int, after: int) -> str:
+        """Our words [first, after) as they stand in the answer."""
+        return self._answer[self._words[first].start : self._words[after - 1].end]
+
+    def _there(self, place: Span) -> str:
+        return self._source.text[place.start : place.end]
+
+
+def _has_digit(text: str) -> bool:
+    return any(c.isdigit() for c in text)
+
+
+def _may_be_counted(said: str, text: str) -> bool:
+    """Whether counting may have made the one from the other: only the last characters are other ones."""
+    return len(said) == len(text) and said[:-COUNTED] == text[:-COUNTED]

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from glyph_rt import quotes as module
+from glyph_rt import nearby
 from glyph_rt.quotes import MOST_PLACES, Quote, QuoteKind, Span, corrected, is_code, locate
 
 ID, OTHER = "13f64c95-88c3-46ae-9370-730b40f7c594", "8a1875db-e4f6-4e4b-8a25-682ff521d409"
@@ -76,6 +76,8 @@ def test_white_space_may_differ() -> None:
 
 
 def test_places_are_the_first_and_bounded() -> None:
+    again = "first line second\n\nline"
+    assert [place.start for place in locate(f"first line second line; {again}", again)[0].places] == [0, 24]
     text = "ab " * 50 + "\nfirst line\nsecond line\n"
     [quote] = locate(text, "ab")
     assert quote.places == tuple(Span(3 * n, 3 * n + 2) for n in range(MOST_PLACES))
@@ -176,7 +178,7 @@ def test_a_quote_between_two_lines_as_near_stays() -> None:
 def test_too_much_to_look_at_counts_as_ambiguous(monkeypatch: pytest.MonkeyPatch) -> None:
     text = TEXT + "13f64c " * 5000
     assert found(text, ID[:-1]) == [], "pieces of it stand everywhere"
-    monkeypatch.setattr(module, "MOST_WORK", -1)
+    monkeypatch.setattr(nearby, "MOST_WORK", -1)
     assert locate(TEXT, ID) == locate(TEXT, ID[:-1]) == ()
 
 
@@ -276,15 +278,15 @@ def test_any_texts_give_quotes_that_hold(text: str, answer: str, question: str) 
 @given(st.text("ab1 ", min_size=1, max_size=60), st.text("ab1", min_size=4, max_size=12), st.integers(1, 3))
 def test_no_near_text_is_overlooked(text: str, phrase: str, edits: int) -> None:
     """Against looking at every text of whole words. Of texts that overlap, one that is no farther is enough."""
-    found = module._Source(text).near(phrase, edits)
+    found = nearby.Searched(text).near(phrase, edits)
     if len(phrase) <= 3 * edits:
         assert found is None
         return
     assert found is not None
-    spans = [(near.distance, place) for near in found.values() for place in near.places]
-    begins = [at for at in range(len(text)) if module._begins(text, at)]
+    spans = [(other.distance, place) for other in found.values() for place in other.places]
+    begins = [at for at in range(len(text)) if nearby.begins(text, at)]
     for begin, end in product(begins, range(len(text) + 1)):
-        distance = Levenshtein.distance(phrase, module._plain(text[begin:end]))
-        if begin < end and module._ends(text, end) and distance <= edits:
-            assert any(near <= distance and p.start < end and begin < p.end for near, p in spans)
-    assert all(near.distance == Levenshtein.distance(phrase, told) for told, near in found.items())
+        distance = Levenshtein.distance(phrase, nearby.plain(text[begin:end]))
+        if begin < end and nearby.ends(text, end) and distance <= edits:
+            assert any(least <= distance and p.start < end and begin < p.end for least, p in spans)
+    assert all(other.distance == Levenshtein.distance(phrase, told) for told, other in found.items())

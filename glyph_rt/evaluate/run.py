@@ -37,9 +37,7 @@ def answers(runtime: Runtime, questions: Iterable[Question], quotes: Quoting = Q
             document.close()
 
 
-def run(
-    runtime: Runtime, tasks: Sequence[Task], record: Record, progress: Progress | None = None, quotes: Quoting = Quoting.MARK
-) -> None:
+def run(runtime: Runtime, tasks: Sequence[Task], record: Record, progress: Progress | None = None, quotes: Quoting = Quoting.MARK) -> None:
     """Ask what the record lacks, and keep every answer with its scores. What the context cannot hold counts as answered wrong."""
     for task in tasks:
         questions = list(task.questions())
