@@ -149,6 +149,10 @@ def of_made(size: int) -> dict[str, Any]:
         for rate in RATES:
             made = [misread(fact, text, rate, chance) for text, fact in chance.choices(known, k=size)]
             figures[f"{name}, {rate:.0%} of characters"] = changes(f"{name}, {rate:.0%}", made)
+    for rate in RATES[:2]:
+        stretches = [(text, chance.randrange(max(1, len(text) - 400))) for text, _ in documents]
+        made = [misread(Fact("", text[at : at + 400], 0, at), text, rate, chance) for text, at in stretches]
+        figures[f"400 characters, {rate:.0%}"] = changes(f"400 characters, {rate:.0%}", made)
     print("values one character away from the document's, and truly meant: right before, right after")
     for name, known in facts.items():
         meant = [another(fact, text, chance) for text, fact in chance.choices(known, k=size)]

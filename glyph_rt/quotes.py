@@ -151,7 +151,7 @@ class _Run:
             edits = sum(Levenshtein.distance(run.said[n].text, run.text[n].text) for n in misread)
             if not loose and edits <= min(MOST_EDITS, total // EXACT_PER_EDIT):
                 return run
-            cut = min(loose or misread, key=lambda n: -abs(n - seed))  # the farthest: what is left has the most around the seed
+            cut = max(loose or misread, key=lambda n: abs(n - seed))  # what is left has the most around the seed
             if cut < seed:
                 run, seed = run.part(cut + 1, len(run.said)), seed - cut - 1
             else:
