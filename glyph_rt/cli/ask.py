@@ -118,14 +118,20 @@ def _answer(options: AskOptions) -> None:
             figures = report(document, answer, load_s)
             kv_bytes = runtime.arena.used + answer.kv_bytes
     figures["memory"] = {"kv_bytes": kv_bytes, "peak_rss_bytes": peak_rss_bytes()}
-    if options.as_json:
-        print(json.dumps(figures, ensure_ascii=False))
-    else:
-        print("" if options.streams else answer.text)
-    if options.quotes == Quoting.EXACT and not options.as_json:
-        print_changes(figures["quotes"])
+    print_answer(options, figures)
     if options.stats:
         _print_stats(figures, answer)
+
+
+def print_answer(options: AskOptions, figures: dict[str, Any]) -> None:
+    """What is left to print of an answer that has ended, here or on a server."""
+    if options.as_json:
+        print(json.dumps(figures, ensure_ascii=False))
+    elif options.streams:
+        print()
+    else:
+        print(figures["answer"])
+        print_changes(figures["quotes"])
 
 
 def report(document: Document, answer: Answer, load_s: float) -> dict[str, Any]:

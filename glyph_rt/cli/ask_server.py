@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from glyph_rt.cli.ask import AskOptions
+from glyph_rt.cli.ask import AskOptions, print_answer
 from glyph_rt.cli.figures import answer_figures
 from glyph_rt.cli.progress import page_progress
-from glyph_rt.cli.quoted import citation_figures, print_changes
+from glyph_rt.cli.quoted import citation_figures
 from glyph_rt.errors import OptionError
 from glyph_rt.memory.limits import parse_size
-from glyph_rt.quotes import Quoting
 from glyph_rt.service.client import Client, Reply
 from glyph_rt.texts import read_text
 from glyph_rt.v1 import answers_pb2, documents_pb2
@@ -43,9 +41,7 @@ def run(options: AskOptions, server: Connection) -> None:
         finally:
             client.delete(document.id)
     figures = report(document, reply, text)
-    print(json.dumps(figures, ensure_ascii=False) if options.as_json else "" if options.streams else reply.text)
-    if options.quotes == Quoting.EXACT and not options.as_json:
-        print_changes(figures["quotes"])
+    print_answer(options, figures)
     if options.stats:
         print(
             "\n".join(f"{group}: " + ", ".join(f"{k} {v}" for k, v in figures[group].items()) for group in ("usage", "timings")),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from glyph_rt.answers import check_quoting
 from glyph_rt.documents import Answer, Document
-from glyph_rt.errors import InputError, InternalError, LimitError
+from glyph_rt.errors import InputError, InternalError, LimitError, OptionError
 from glyph_rt.language import Channel, Constraint, Piece, Sampling
 from glyph_rt.language.sampling import MOST_STOPS
 from glyph_rt.quotes import Quote, QuoteKind, Quoting
@@ -162,9 +162,10 @@ def _sampling(options: pb.SamplingOptions) -> Sampling:
 
 
 def _quoting(mode: pb.QuoteMode) -> Quoting:
+    """Raises OptionError for a mode that this server does not know."""
     if mode not in _QUOTING:
         told = f"no quote mode has the number {mode}"
-        raise InputError(told, public=told, field="quotes")
+        raise OptionError(told, public=told, field="quotes")
     return _QUOTING[mode]
 
 

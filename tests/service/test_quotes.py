@@ -13,7 +13,7 @@ from glyph_rt import Quoting, Sampling, answers
 from glyph_rt.errors import OptionError
 from glyph_rt.language import REGEX, Constraint
 from glyph_rt.service import answers as service_answers
-from glyph_rt.service.client import RefusedError
+from glyph_rt.service.client import RefusedError, ServiceError
 from glyph_rt.v1 import answers_pb2 as pb
 from tests.service.conftest import Served
 from tests.test_cli import Run, run
@@ -77,9 +77,11 @@ def test_a_form_and_exact_quotes_are_refused_before_any_work(serve: Served) -> N
         assert (caught.value.reason, caught.value.field) == ("BAD_OPTION", "quotes")
         with pytest.raises(OptionError, match="cannot be sent"):
             client.ask(QUESTION, text=TEXT, quotes="both")  # type: ignore[arg-type]
+        request = pb.AskRequest(text=TEXT, question=QUESTION, quotes=99)  # type: ignore[arg-type]
         with pytest.raises(grpc.RpcError) as unknown:
-            list(client._answers.Ask(pb.AskRequest(text=TEXT, question=QUESTION, quotes=99), timeout=30))  # type: ignore[arg-type]
-        assert unknown.value.code() == grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+            list(client._answers.Ask(request, timeout=30))
+        error = ServiceError(unknown.value)
+        assert (error.code, error.reason, error.field) == (grpc.StatusCode.INVALID_ARGUMENT, "BAD_OPTION", "quotes")
     with serve.runtime.read(TEXT) as document:
         used = serve.runtime.arena.used
         with pytest.raises(OptionError, match="form could not be promised"):
