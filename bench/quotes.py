@@ -150,9 +150,8 @@ def of_made(size: int) -> dict[str, Any]:
             made = [misread(fact, text, rate, chance) for text, fact in chance.choices(known, k=size)]
             figures[f"{name}, {rate:.0%} of characters"] = changes(f"{name}, {rate:.0%}", made)
     for rate in RATES[:2]:
-        stretches = [(text, chance.randrange(max(1, len(text) - 400))) for text, _ in documents]
-        made = [misread(Fact("", text[at : at + 400], 0, at), text, rate, chance) for text, at in stretches]
-        figures[f"400 characters, {rate:.0%}"] = changes(f"400 characters, {rate:.0%}", made)
+        made = [misread(lines(text, chance), text, rate, chance) for text, _ in documents]
+        figures[f"lines, {rate:.0%}"] = changes(f"some 400 characters, {rate:.0%}", made)
     print("values one character away from the document's, and truly meant: right before, right after")
     for name, known in facts.items():
         meant = [another(fact, text, chance) for text, fact in chance.choices(known, k=size)]
@@ -167,6 +166,12 @@ def written(count: int, shares: Shares, seed: int = 50_000) -> Iterator[tuple[st
     for number in range(count):
         draft = Writer(HELD_OUT, seed + number, shares).draft(3000, 0.4)
         yield draft.text, draft.facts
+
+
+def lines(text: str, chance: random.Random) -> Fact:
+    """Whole lines of a text, of some 400 characters."""
+    start = text.rfind("\n", 0, chance.randrange(len(text) - 500)) + 1
+    return Fact("these lines", text[start : text.find("\n", start + 350)], 0, start)
 
 
 def misread(fact: Fact, text: str, rate: float, chance: random.Random) -> Case:

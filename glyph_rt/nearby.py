@@ -27,6 +27,8 @@ _LETTER = rf"[\w--[{_ALONE}]]"
 _WORD = regex.compile(rf"(?V1)[{_ALONE}]|{_LETTER}(?:[^\s\"\\()\[\]{{}}<>|=;{_ALONE}]*{_LETTER})?")
 _INSIDE = rf"(?<={_LETTER}){_LETTER}|(?<=\d)[.,:]\d|(?<=\d[.,:])\d"  # around a place in a word or a number
 _BEGIN = regex.compile(rf"(?V1)(?=\w)(?!{_INSIDE})")
+_PART_BEFORE = regex.compile(r"(?<=\w-)")
+_PART_BEHIND = regex.compile(r"-\w")
 _END = regex.compile(rf"(?V1)(?<=\w)(?!{_INSIDE})")
 
 
@@ -80,6 +82,11 @@ def begins(text: str, at: int) -> bool:
 def ends(text: str, at: int) -> bool:
     """Whether a word may end before code point `at`."""
     return _END.match(text, at) is not None
+
+
+def is_part(text: str, place: Span) -> bool:
+    """Whether what stands there goes on before or behind a hyphen."""
+    return _PART_BEFORE.match(text, place.start) is not None or _PART_BEHIND.match(text, place.end) is not None
 
 
 class Searched:
@@ -140,7 +147,10 @@ class Searched:
         endings = [at for at in self._around(start + len(phrase), edits) if ends(text, at)]
         for begin, end in product(beginnings, endings):
             self.spend(max(STEP, 16 * len(phrase)))
-            distance = Levenshtein.distance(wanted, plain(text[begin:end]), score_cutoff=edits)
+            there = plain(text[begin:end])
+            if " " in there and " " not in wanted:
+                continue  # one word is not several
+            distance = Levenshtein.distance(wanted, there, score_cutoff=edits)
             if distance <= edits and (best is None or distance < best[0]):
                 best = distance, Span(begin, end)
         return best

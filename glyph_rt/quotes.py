@@ -4,10 +4,11 @@ A model that reads pages misreads now and then, but the runtime knows the text. 
 they nearly say alike is `MISREAD`, and can be replaced by the document's own characters, under one of two conditions, each with the
 reason why nothing else is likely to be meant:
 
-- A *code*: a word of at least 12 letters and digits that looks random (`is_code`), such as a UUID or a hash, that differs in at most one
-  character of eight. Nobody derives such a word from another, and none comes near another by chance: of random hexadecimal words of 12
+- A *code*: a word, or part of a path, of at least 12 letters and digits that looks random (`is_code`), such as a UUID or a hash, and
+  differs in at most one character of eight. Nobody derives such a word from another, and none comes near another by chance: of random hexadecimal words of 12
   characters, one in 10^12 is within one edit of a given one. A reader that gets one character of twenty wrong stays within the bound on
-  83 (15 characters) to 97 (36) of 100 such words. What counting could have done (only the last three characters replaced) is left alone.
+  83 (15 characters) to 97 (36) of 100 such words. What counting could have done (only the last three characters replaced) is left alone,
+  and so is what is near a part of a longer code only: it may be another part of it.
 - A word inside a *run* of words that are the document's: at least 24 characters of exact words on either side, at most a quarter of
   the word changed (or one character), and in all at most one edit for 16 exact characters. Who says so much in the document's words is
   quoting it. When another text of the document is as near to the run, the misread words stay as they are, unmarked.
@@ -29,7 +30,7 @@ from itertools import pairwise
 from rapidfuzz.distance import Levenshtein
 
 from glyph_rt.errors import OptionError
-from glyph_rt.nearby import STEP, Searched, Span, Word, begins, ends, plain, words
+from glyph_rt.nearby import STEP, Searched, Span, Word, begins, ends, is_part, plain, words
 
 MOST_PLACES = 8  # of one quote, that are told
 SHORTEST_ANSWER = 2  # characters: a single letter or digit stands everywhere and shows nothing
@@ -45,6 +46,7 @@ MOST_EDITS = 8  # of one quote, however long
 COUNTED = 3  # last characters, which counting changes
 MOST_HITS = 64  # places of a seed; a commoner one has to be longer
 
+_CODE = re.compile(r"[\w-]+")
 _GROUPS = re.compile(r"[^\W_]+")
 _DIGITS = re.compile(r"\d{12}")
 _SWITCH = re.compile(r"(?<=\d)(?=\D)|(?<=\D)(?=\d)")
@@ -165,7 +167,8 @@ class _Locator:
     def __init__(self, text: str, answer: str, given: Sequence[str]) -> None:
         self._source, self._answer = Searched(text), answer
         self._words = list(words(answer))
-        self._given = {word.text for other in given for word in words(other)}
+        self._given = given
+        self._given_words = {word.text for other in given for word in words(other)}
 
     def quotes(self) -> Iterator[Quote]:
         free = at = 0  # the first word that no quote has yet, and the one looked at
@@ -174,8 +177,8 @@ class _Locator:
                 yield from self._of_runs(runs)
                 free = at = runs[0].after
                 continue
-            if (code := self._of_code(self._words[at])) is not None:
-                yield code
+            for quote in self._of_codes(self._words[at]):
+                yield quote
                 free = at + 1
             at += 1
 
@@ -252,7 +255,7 @@ class _Locator:
         if said == word:
             return True
         most = max(1, min(len(said), len(word)) // WORD_PER_EDIT)
-        return said not in self._given and Levenshtein.distance(said, word, score_cutoff=most) <= most
+        return said not in self._given_words and Levenshtein.distance(said, word, score_cutoff=most) <= most
 
     def _is_telling(self, run: _Run) -> bool:
         """Whether a run says enough to be marked."""
@@ -290,21 +293,30 @@ class _Locator:
         nearest = found.get(plain(own))
         return nearest is not None and not any(nearest.rivals(other) for other in found.values())
 
-    def _of_code(self, word: Word) -> Quote | None:
-        """A code that is nearly one of the document's; None when there is none, or too much to look at."""
-        if word.text in self._given or not is_code(word.text):
-            return None
-        most = min(MOST_EDITS, len(word.text) // CODE_PER_EDIT)
-        found = self._source.near(word.text, most + 1)
+    def _of_codes(self, word: Word) -> Iterator[Quote]:
+        """The codes in a word; a path, say, may have several."""
+        for match in _CODE.finditer(word.text):
+            start, end = match.span()
+            if is_code(match.group()) and not any(match.group() in text for text in self._given):
+                yield from self._of_code(Word(match.group(), word.start + start, word.start + end))
+
+    def _of_code(self, code: Word) -> Iterator[Quote]:
+        """A code that is nearly one of the document's, if there is one, and not too much to look at."""
+        most = min(MOST_EDITS, len(code.text) // CODE_PER_EDIT)
+        found = self._source.near(code.text, most + 1)
         if not found:
-            return None
+            return
         text, nearest = min(found.items(), key=lambda item: item[1].distance)
-        if nearest.distance > most or _may_be_counted(word.text, text):
-            return None
         rivals = [other for other in found.values() if nearest.rivals(other)]
-        kind = QuoteKind.AMBIGUOUS if rivals else QuoteKind.MISREAD
+        kind, start, end = QuoteKind.AMBIGUOUS if rivals else QuoteKind.MISREAD, code.start, code.end
+        within = code.text.find(text)
+        if within >= 0 and begins(code.text, within) and ends(code.text, within + len(text)):
+            kind, rivals = QuoteKind.VERBATIM, []
+            start, end = code.start + within, code.start + within + len(text)
+        elif nearest.distance > most or _may_be_counted(code.text, text) or any(is_part(self._source.text, at) for at in nearest.places):
+            return
         places = sorted({place for near in (nearest, *rivals) for place in near.places}, key=lambda place: place.start)[:MOST_PLACES]
-        return Quote(kind, word.start, word.end, word.text, self._there(places[0]), tuple(places))
+        yield Quote(kind, start, end, self._answer[start:end], self._there(places[0]), tuple(places))
 
     def _said(self, first: int, after: int) -> str:
         """Our words [first, after) as they stand in the answer."""

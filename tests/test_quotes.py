@@ -131,6 +131,11 @@ def test_a_misread_word_of_a_long_quote_is_put_right() -> None:
         "invoice total: EUR 12,400.01",
         "within 60 days of the order",  # too little around it
         ID[:8],  # a short form may be meant
+        ID[:25],  # so may a longer one, one character more than four groups of it
+        f"{ID[24:]}15",  # nearly its last group
+        f"v2/{ID}",
+        f"v2-{ID}",
+        f"https://example.com/{ID}/12?page=3",
         OTHER,
     ],
 )
@@ -151,6 +156,20 @@ def test_what_the_question_says_was_not_read_from_the_document() -> None:
     assert found(TEXT, f"No, {wrong} is not in it.", f"Is {wrong} in it?") == []
     clause = CLAUSE.replace("30", "36")
     assert corrected(clause, locate(TEXT, clause, ["What if the goods came after 36 days?"])) == clause
+
+
+def test_a_code_in_a_path_is_put_right_alone() -> None:
+    for path in ("v2/{}", "https://example.com/orders/{}.pdf", "{}/{}:4"):
+        wrong = path.replace("{}", ID[:-1])
+        assert corrected(wrong, locate(TEXT, wrong)) == path.replace("{}", ID)
+    assert found(TEXT, f"https://example.com/{ID}/12") == [("verbatim", ID, ID)]
+    assert found(f"at https://example.com/{ID}/12\n", ID[:-1]) == [("misread", ID[:-1], ID)]
+
+
+def test_one_word_is_not_taken_for_two() -> None:
+    """What stands behind a line end is no part of a code."""
+    text = TEXT.replace(f"{ID}\n", f"{ID}\n15. ")
+    assert found(text, ID + "15") == [("misread", ID + "15", ID)]
 
 
 def test_two_texts_as_near_are_told_and_not_guessed_between() -> None:
