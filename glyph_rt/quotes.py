@@ -5,10 +5,10 @@ they nearly say alike is `MISREAD`, and can be replaced by the document's own ch
 reason why nothing else is likely to be meant:
 
 - A *code*: a word, or part of a path, of at least 12 letters and digits that looks random (`is_code`), such as a UUID or a hash, and
-  differs in at most one character of eight. Nobody derives such a word from another, and none comes near another by chance: of random hexadecimal words of 12
-  characters, one in 10^12 is within one edit of a given one. A reader that gets one character of twenty wrong stays within the bound on
-  83 (15 characters) to 97 (36) of 100 such words. What counting could have done (only the last three characters replaced) is left alone,
-  and so is what is near a part of a longer code only: it may be another part of it.
+  differs in at most one character of eight. Nobody derives such a word from another, and none comes near another by chance: of random
+  hexadecimal words of 12 characters, one in 10^12 is within one edit of a given one. A reader that gets one character of twenty wrong
+  stays within the bound on 83 (15 characters) to 97 (36) of 100 such words. What counting could have done (only the last three
+  characters replaced) is left alone, and so is what is near a part of a longer code only: it may be another part of it.
 - A word inside a *run* of words that are the document's: at least 24 characters of exact words on either side, at most a quarter of
   the word changed (or one character), and in all at most one edit for 16 exact characters. Who says so much in the document's words is
   quoting it. When another text of the document is as near to the run, the misread words stay as they are, unmarked.
