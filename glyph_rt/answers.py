@@ -209,7 +209,7 @@ class Answer:
 
     @property
     def quotes(self) -> tuple[Quote, ...]:
-        """What of `said` the document says too, and where; waits like `text`. Looked for once, which takes a second or two at worst."""
+        """What of `said` the document says too, and where; waits like `text`. Looked for once, which takes seconds at worst."""
         said = self.said
         if self._quotes is None:
             questions, answer = [self.question], self.after

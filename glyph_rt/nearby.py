@@ -15,7 +15,7 @@ import regex  # type: ignore[import-untyped]
 from rapidfuzz.distance import Levenshtein
 
 MOST_CANDIDATES = 4096  # places looked at for what is near
-MOST_WORK = 1 << 30  # code points searched through: a second or two
+MOST_WORK = 1 << 30  # code points searched through: a second or two on an idle box
 STRETCH = 1 << 20  # code points searched through at a time, since a search lets no other thread run
 # What else is done costs, in code points searched through in the same time: at least this a search, a word or a candidate.
 SEARCH, STEP = 1 << 16, 1 << 12
