@@ -28,6 +28,7 @@ from typing import Any
 import grpc
 
 from glyph_rt.language import Channel, Piece
+from glyph_rt.quotes import Quoting
 from glyph_rt.service.access import Access
 from glyph_rt.service.client import Client
 from glyph_rt.v1 import answers_pb2, answers_pb2_grpc
@@ -53,7 +54,7 @@ class InstantAnswer:
         one = dict.fromkeys(("prompt_tokens", "cached_tokens", "visual_tokens", "text_tokens", "pages"), 1)
         self.usage = SimpleNamespace(**one, completion_tokens=pieces, drafted_tokens=0, accepted_tokens=0)
         self.timings = SimpleNamespace(prefill_s=0.0, ttft_s=0.0, decode_s=0.0, tokens_per_s=0.0, restore_s=0.0)
-        self.text = ""
+        self.text, self.quotes, self.quoting = "", (), Quoting.MARK
 
     def steps(self) -> Iterator[list[Piece]]:
         return iter([[Piece(Channel.ANSWER, "piece")]] * self.pieces)
@@ -71,7 +72,7 @@ class InstantDocument:
     layout = SimpleNamespace(text="")
     tokens = 1
 
-    def ask(self, _: str, sampling: Any, after: None = None) -> InstantAnswer:
+    def ask(self, _: str, sampling: Any, after: None = None, quotes: Quoting = Quoting.MARK) -> InstantAnswer:
         return InstantAnswer(self, sampling.max_new_tokens)
 
     def close(self) -> None:

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from glyph_rt.long import LongText, ReadingRules, Strategy
     from glyph_rt.memory.limits import Limits
     from glyph_rt.memory.plan import Budget
+    from glyph_rt.quotes import Quote, Quoting
     from glyph_rt.runtime import Runtime
     from glyph_rt.typeset import Style
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Answer", "Budget", "Constraint", "Document", "GlyphError", "Limits", "LongText", "Progress", "Quant", "ReadingRules",
-    "Runtime", "Sampling", "Strategy", "Style", "Usage", "__version__",
+    "Answer", "Budget", "Constraint", "Document", "GlyphError", "Limits", "LongText", "Progress", "Quant", "Quote", "Quoting",
+    "ReadingRules", "Runtime", "Sampling", "Strategy", "Style", "Usage", "__version__",
 ]  # fmt: skip
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "glyph_rt.long": ("LongText", "ReadingRules", "Strategy"),
     "glyph_rt.memory.limits": ("Limits",),
     "glyph_rt.memory.plan": ("Budget",),
+    "glyph_rt.quotes": ("Quote", "Quoting"),
     "glyph_rt.runtime": ("Runtime",),
     "glyph_rt.typeset": ("Style",),
 }

@@ -10,10 +10,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from glyph_rt.errors import InputError, LimitError
+from glyph_rt.errors import InputError, LimitError, OptionError
 from glyph_rt.language import Channel, Drafter, KVSegment, KVTail, Lease, Past, Piece, Sampler, Sampling, Turn
 from glyph_rt.memory.arena import Reservation
 from glyph_rt.memory.limits import MIB
+from glyph_rt.quotes import Quote, Quoting, corrected, locate
 
 if TYPE_CHECKING:
     from glyph_rt.documents import Document
@@ -117,9 +118,17 @@ class Answer:
     """
 
     def __init__(
-        self, document: Document, question: str, sampling: Sampling, after: Answer | None = None, keep: bool = False, priority: int = 0
+        self,
+        document: Document,
+        question: str,
+        sampling: Sampling,
+        after: Answer | None = None,
+        keep: bool = False,
+        priority: int = 0,
+        quoting: Quoting = Quoting.MARK,
     ) -> None:
         self._asked = time.perf_counter()
+        check_quoting(quoting, sampling)
         means = document.means
         model, template, arena = means.loop.model, means.template, means.arena
         own = template.follow_up(question) if after else template.question(question, document.end_position).tokens
@@ -157,13 +166,14 @@ class Answer:
             undo.pop_all()  # all of it is the turn's now, however it ends
         # Also when an answer is dropped without being read or closed, its memory comes back: later, since this may run in any thread.
         weakref.finalize(self, _abandon, self._turn, self._memory, means.store.later).atexit = False
-        self.document, self.question, self.after = document, question, after
+        self.document, self.question, self.after, self.quoting = document, question, after, quoting
         self.kv_bytes = size  # of the turn alone
         self._restore_s, self._prompt_tokens = restored.wall_s, before
         self._cached_tokens = before - len(prompt) - restored.prefilled_tokens
         self._own, self._prompt = own, prompt
         self._texts: dict[Channel, list[str]] = {channel: [] for channel in Channel}
         self._finish_reason: str | None = None
+        self._quotes: tuple[Quote, ...] | None = None
         self._timings: AnswerTimings | None = None
         self._stream = self._run()
 
@@ -187,10 +197,26 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The whole answer; waits for whatever has not come yet."""
+        """The whole answer, with exact quotes if these were asked for; waits for whatever has not come yet."""
+        return corrected(self.said, self.quotes) if self.quoting == Quoting.EXACT else self.said
+
+    @property
+    def said(self) -> str:
+        """The whole answer as the model wrote it, which is what its pieces say; waits like `text`."""
         for _ in self._stream:
             pass
         return "".join(self._texts[Channel.ANSWER])
+
+    @property
+    def quotes(self) -> tuple[Quote, ...]:
+        """What of `said` the document says too, and where; waits like `text`. Looked for once, which takes seconds at worst."""
+        said = self.said
+        if self._quotes is None:
+            questions, answer = [self.question], self.after
+            while answer is not None:
+                questions, answer = [*questions, answer.question], answer.after
+            self._quotes = locate(self.document.text, said, questions)
+        return self._quotes
 
     @property
     def thinking(self) -> str:
@@ -280,13 +306,20 @@ class Answer:
             raise InputError("the answer that this question follows has not been read to its end")
         template, run = document.means.template, [*self._own, *self._reply.tokens]
         if set(run) & set(template.marks.thinking or ()):  # the template, not we, says what becomes of thoughts: the answer is run again
-            run = template.exchange(self.question, self.text, first=self.after is None)
+            run = template.exchange(self.question, self.said, first=self.after is None)
         else:
             kept = self._memory.stand_on([*self._prompt, *self._reply.tokens])
             if kept is not None:
                 return kept
         before = self.after._to_stand_on(document) if self.after else Stand()
         return Stand(before.segments, before.rooms, (*before.unrun, *run), before.spoken)
+
+
+def check_quoting(quoting: Quoting, sampling: Sampling) -> None:
+    """Raises OptionError for exact quotes in an answer of a constrained form."""
+    if quoting == Quoting.EXACT and sampling.constraint is not None:
+        told = "exact quotes change an answer that has been made, so its form could not be promised: ask for one of the two"
+        raise OptionError(told, public=told, field="quotes")
 
 
 def _check_fit(document: Document, before: int, sampling: Sampling) -> int:

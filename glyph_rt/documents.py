@@ -14,6 +14,7 @@ from glyph_rt.answers import Answer, AnswerTimings, Usage
 from glyph_rt.errors import ClosedError, InputError
 from glyph_rt.language import Lease, PromptTemplate, Sampling, SegmentStore, StepLoop
 from glyph_rt.memory.arena import Arena, Reservation
+from glyph_rt.quotes import Quoting
 from glyph_rt.reading import Effort, PageName, PageReader
 from glyph_rt.typeset import Layout
 
@@ -119,18 +120,27 @@ class Document:
         return self.text_tokens / self.measure.visual_tokens
 
     def ask(
-        self, question: str, sampling: Sampling | None = None, *, after: Answer | None = None, keep: bool = False, priority: int = 0
+        self,
+        question: str,
+        sampling: Sampling | None = None,
+        *,
+        after: Answer | None = None,
+        keep: bool = False,
+        priority: int = 0,
+        quotes: Quoting = Quoting.MARK,
     ) -> Answer:
         """Answer a question. Only the question is prefilled, and whatever of the document others had to be given room for.
 
         after: an answer that has ended and that this question refers to. keep: keep the turn's KV until the answer is closed, so that a
-        question after it prefills nothing of it. priority: higher goes first, before any other.
+        question after it prefills nothing of it. priority: higher goes first, before any other. quotes: with EXACT, `Answer.text` has the
+        document's own characters where the model misread what it quotes; either way `Answer.quotes` tells of them.
 
-        Raises InputError for a question that is empty or no Unicode text, LimitError, before any work, when question and answer can never
-        fit the context or the KV budget, BusyError when they found no room in time, and ClosedError after `close`.
+        Raises InputError for a question that is empty or no Unicode text, OptionError for exact quotes in an answer of a constrained form,
+        LimitError, before any work, when question and answer can never fit the context or the KV budget, BusyError when they found no room
+        in time, and ClosedError after `close`.
         """
         check_question(question)
-        return Answer(self, question, sampling or Sampling(), after, keep, priority)
+        return Answer(self, question, sampling or Sampling(), after, keep, priority, Quoting.parse(quotes))
 
     def append(self, text: str) -> Document:
         """A document of this one's text and `text` behind it. Only pages that differ are prefilled: the last one, and the new ones."""

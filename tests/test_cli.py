@@ -58,7 +58,7 @@ def test_json_holds_every_promised_field(run: Run, note: Path, random_model: Pat
     code, out, err = run("ask", note, "What is the weight?", "--json", "--model", random_model, "--max-new-tokens", 5)
     assert (code, err) == (0, "")
     result = json.loads(out)
-    assert set(result) == {"answer", "thinking", "finish_reason", "reading", "citations", *FIELDS}
+    assert set(result) == {"answer", "quotes", "thinking", "finish_reason", "reading", "citations", *FIELDS}
     assert result["reading"]["strategy"] == "whole"
     for group, names in FIELDS.items():
         assert names <= set(result[group]), group

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from glyph_rt.cli.connection import Connection
 from glyph_rt.cli.figures import answer_figures
 from glyph_rt.cli.progress import page_progress
+from glyph_rt.cli.quoted import print_changes, quote_figures
 from glyph_rt.errors import OptionError
 from glyph_rt.memory.limits import MIB, Limits, parse_size, peak_rss_bytes
+from glyph_rt.quotes import Quoting
 from glyph_rt.texts import read_text
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class AskOptions:
     style: str | None
     system: str
     drawing: Drawing
+    quotes: Quoting
     thinking: bool
     encoder: str
     quant: str | None
@@ -89,6 +92,11 @@ class AskOptions:
     as_json: bool
     stats: bool
     server: Connection | None = None  # that is to answer
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer is printed as it is made: exact quotes are known only when it has ended."""
+        return not self.as_json and self.quotes == Quoting.MARK
 
 
 def run(options: AskOptions) -> None:
@@ -108,6 +116,7 @@ def _answer(options: AskOptions) -> None:
     """Cheap checks first: torch is not even imported for a file that cannot be read."""
     limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes))
     text = read_text(options.file, limits.text_bytes)
+    from glyph_rt.answers import check_quoting
     from glyph_rt.language import Channel, Piece, Quant
     from glyph_rt.long import Choice, LongText, Strategy
     from glyph_rt.runtime import Runtime
@@ -115,7 +124,7 @@ def _answer(options: AskOptions) -> None:
     def show(piece: Piece) -> None:
         if piece.channel == Channel.THINKING and options.thinking:
             print(piece.text, end="", flush=True, file=sys.stderr)
-        elif piece.channel == Channel.ANSWER and not options.as_json:
+        elif piece.channel == Channel.ANSWER and options.streams:
             print(piece.text, end="", flush=True)
 
     def tell(choice: Choice) -> None:
@@ -123,22 +132,33 @@ def _answer(options: AskOptions) -> None:
             print(f"{choice.reason}: {choice.strategy.value}", file=sys.stderr)
 
     sampling, strategy, rules = options.drawing.sampling(), Strategy.parse(options.length.strategy), options.length.rules()
+    check_quoting(options.quotes, sampling)
     start = time.perf_counter()
     quant = Quant.parse(options.quant)
     with Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant) as runtime:
         load_s = time.perf_counter() - start
         with page_progress("reading") as progress, LongText(runtime, text, system=options.system, rules=rules) as subject:
-            answer = subject.ask(options.question, sampling, strategy=strategy, chosen=tell, progress=progress, emit=show)
-    figures = report(answer, load_s)
-    if options.as_json:
-        print(json.dumps(figures, ensure_ascii=False))
-    else:
-        print()
+            answer = subject.ask(
+                options.question, sampling, strategy=strategy, quotes=options.quotes, chosen=tell, progress=progress, emit=show
+            )
+            figures = report(answer, quote_figures(answer.quotes, subject.layout), load_s)
+    print_answer(options, figures)
     if options.stats:
         _print_stats(figures, answer.cost)
 
 
-def report(answer: LongAnswer, load_s: float) -> dict[str, Any]:
+def print_answer(options: AskOptions, figures: dict[str, Any]) -> None:
+    """What is left to print of an answer that has ended, here or on a server."""
+    if options.as_json:
+        print(json.dumps(figures, ensure_ascii=False))
+    elif options.streams:
+        print()
+    else:
+        print(figures["answer"])
+        print_changes(figures["quotes"])
+
+
+def report(answer: LongAnswer, quotes: list[dict[str, Any]], load_s: float) -> dict[str, Any]:
     """The JSON object of an answer. Times are seconds; of several readings and answers, usage and times are told together.
 
     ttft_s runs from the moment the loaded model got the text to the first piece of the answer.
@@ -146,6 +166,7 @@ def report(answer: LongAnswer, load_s: float) -> dict[str, Any]:
     cost = answer.cost
     figures = answer_figures(
         answer=answer.text,
+        quotes=quotes,
         thinking=answer.thinking,
         finish_reason=answer.finish_reason,
         usage=cost.usage,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from glyph_rt.cli.ask import AskOptions, Length
+from glyph_rt.cli.ask import AskOptions, Length, print_answer
 from glyph_rt.cli.figures import answer_figures
 from glyph_rt.cli.progress import page_progress
+from glyph_rt.cli.quoted import citation_figures
 from glyph_rt.errors import OptionError
 from glyph_rt.memory.limits import parse_size
 from glyph_rt.service.client import Client, Reply
@@ -33,17 +33,17 @@ def run(options: AskOptions, server: Connection) -> None:
             document = client.read(text, _pages(progress), system=options.system)
         try:
             thinking = options.thinking or options.as_json  # which reports thoughts in any case
-            with client.ask(options.question, document=document.id, thinking=thinking, **drawing) as reply:
+            with client.ask(options.question, document=document.id, thinking=thinking, quotes=options.quotes, **drawing) as reply:
                 for piece in reply.pieces():
                     if piece.channel == answers_pb2.ANSWER_CHANNEL_THINKING:
                         if options.thinking:
                             print(piece.text, end="", flush=True, file=sys.stderr)
-                    elif not options.as_json:
+                    elif options.streams:
                         print(piece.text, end="", flush=True)
         finally:
             client.delete(document.id)
-    figures = report(document, reply)
-    print(json.dumps(figures, ensure_ascii=False) if options.as_json else "")
+    figures = report(document, reply, text)
+    print_answer(options, figures)
     if options.stats:
         print(
             "\n".join(f"{group}: " + ", ".join(f"{k} {v}" for k, v in figures[group].items()) for group in ("usage", "timings")),
@@ -58,11 +58,12 @@ def _pages(show: Callable[[documents_pb2.ReadProgress], None] | None) -> Callabl
     return lambda progress: show(progress) if progress.stage == documents_pb2.READ_STAGE_READ else None
 
 
-def report(document: documents_pb2.Document, reply: Reply) -> dict[str, Any]:
+def report(document: documents_pb2.Document, reply: Reply, text: str) -> dict[str, Any]:
     """The JSON object of an answer that has ended: the keys of a local `ask`, without load and memory. Seconds are the server's."""
     assert reply.done is not None, "the answer has not ended"
     return answer_figures(
         answer=reply.text,
+        quotes=citation_figures(reply.done.citations, reply.said, text),
         thinking=reply.thinking,
         finish_reason=answers_pb2.FinishReason.Name(reply.done.finish_reason).removeprefix("FINISH_REASON_").lower(),
         usage=reply.done.usage,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from glyph_rt.cli.progress import question_progress
 from glyph_rt.errors import InputError, OptionError
 from glyph_rt.memory.limits import Limits, parse_size
+from glyph_rt.quotes import Quoting
 
 if TYPE_CHECKING:
     from glyph_rt.runtime import Runtime
@@ -25,6 +26,7 @@ class EvalOptions:
     model: Path | None
     style: str | None
     encoder: str
+    quotes: Quoting
     out: Path | None
     data: Path | None
     config: Path | None
@@ -38,9 +40,8 @@ class EvalOptions:
 
 def run(options: EvalOptions) -> None:
     """Ask, score, and print the figures; with --out, keep every answer and go on from those that are there."""
-    for package in ("rapidfuzz", "rouge"):
-        if importlib.util.find_spec(package) is None:
-            raise InputError(f"evaluating needs {package}; install it with: pip install 'glyph-rt[eval]'")
+    if importlib.util.find_spec("rouge") is None:
+        raise InputError("evaluating needs rouge; install it with: pip install 'glyph-rt[eval]'")
     from glyph_rt import evaluate
     from glyph_rt.evaluate.suites import SUITES, Options
     from glyph_rt.runtime import Runtime
@@ -55,7 +56,7 @@ def run(options: EvalOptions) -> None:
         subject = _subject(options, runtime)
         file = None if options.out is None else options.out / "results.jsonl"
         with evaluate.Record(file, subject) as record, question_progress() as progress:
-            evaluate.run(runtime, tasks, record, progress)
+            evaluate.run(runtime, tasks, record, progress, options.quotes)
             results = list(record.results.values())
     found = evaluate.figures(results)
     if options.out is not None:
@@ -76,6 +77,7 @@ def _subject(options: EvalOptions, runtime: Runtime) -> dict[str, str]:
         "model": runtime.checkpoint.digest[:16],
         "style": json.dumps(runtime.style.to_json(), sort_keys=True),
         "encoder": runtime.encoder.name,
+        "quotes": options.quotes.value,
         "data": str(options.data),
         "size": str(options.size),
         "lengths": options.lengths,

@@ -10,6 +10,7 @@ COUNTED = ("prompt_tokens", "cached_tokens", "completion_tokens", "drafted_token
 def answer_figures(
     *,
     answer: str,
+    quotes: list[dict[str, Any]],
     thinking: str,
     finish_reason: str | None,
     usage: Any,
@@ -26,6 +27,7 @@ def answer_figures(
     before_question = read.typeset_s + read.encode_s + read.prefill_s
     return {
         "answer": answer,
+        "quotes": quotes,
         "thinking": thinking,
         "finish_reason": finish_reason,
         "usage": {

@@ -41,6 +41,9 @@ StyleOption = Annotated[
 QuantOption = Annotated[
     str | None, typer.Option("--quant", metavar="int8|int4", help="Keep the decoder's weights smaller; costs some quality.")
 ]
+QuotesOption = Annotated[
+    str, typer.Option("--quotes", metavar="mark|exact", help="Exact: misread quotes of the document get its own characters.")
+]
 ReserveOption = Annotated[str, typer.Option("--reserve", metavar="SIZE", help="Part of the budget that the plan leaves alone.")]
 StrategyOption = Annotated[
     str,
@@ -80,6 +83,7 @@ def ask(
     stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End the answer before this text; may be given again.")] = None,
     json_schema: Annotated[Path | None, typer.Option(metavar="FILE", help="The answer is JSON that this schema allows.")] = None,
     regex: Annotated[str | None, typer.Option(metavar="PATTERN", help="The whole answer matches this pattern, in Rust's syntax.")] = None,
+    quotes: QuotesOption = "mark",
     thinking: Annotated[bool, typer.Option("--thinking", help="Show on standard error what the model thinks before it answers.")] = False,
     encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
     quant: QuantOption = None,
@@ -102,15 +106,30 @@ def ask(
 ) -> None:
     """Answer QUESTION from FILE: render it to pages, encode them, and decode the answer."""
     from glyph_rt.cli.ask import AskOptions, Drawing, Length, run
+    from glyph_rt.quotes import Quoting
 
     at = None if server is None else Connection(server, ca, cert, key, token_file, insecure)
     drawing = Drawing(
         max_new_tokens, temperature, seed, draft, top_k, top_p, min_p, repetition_penalty, tuple(stop or ()), json_schema, regex
     )
-    length = Length(strategy, window, parts, reduce)
     run(
         AskOptions(
-            file, question, model, style, system, drawing, thinking, encoder, quant, kv_bytes, text_bytes, length, as_json, stats, at
+            file=file,
+            question=question,
+            model=model,
+            style=style,
+            system=system,
+            drawing=drawing,
+            quotes=Quoting.parse(quotes),
+            thinking=thinking,
+            encoder=encoder,
+            quant=quant,
+            kv_bytes=kv_bytes,
+            text_bytes=text_bytes,
+            length=Length(strategy, window, parts, reduce),
+            as_json=as_json,
+            stats=stats,
+            server=at,
         )
     )
 
@@ -344,6 +363,7 @@ def evaluate(
     model: ModelOption = None,
     style: StyleOption = None,
     encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
+    quotes: QuotesOption = "mark",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Keep every answer, the figures and the plots there; run again to resume.")
     ] = None,
@@ -358,8 +378,10 @@ def evaluate(
 ) -> None:
     """Measure how well a model reads. Needs the `eval` extra."""
     from glyph_rt.cli.eval import EvalOptions, run
+    from glyph_rt.quotes import Quoting
 
-    run(EvalOptions(suite, model, style, encoder, out, data, config, size, lengths, kv_bytes, text_bytes, failures, as_json))
+    exact = Quoting.parse(quotes)
+    run(EvalOptions(suite, model, style, encoder, exact, out, data, config, size, lengths, kv_bytes, text_bytes, failures, as_json))
 
 
 @app.command(name="train-reader")

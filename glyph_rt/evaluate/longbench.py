@@ -73,7 +73,7 @@ def retrieval(prediction: str, truth: str, classes: Sequence[str] = ()) -> float
 
 def code_similarity(prediction: str, truth: str, classes: Sequence[str] = ()) -> float:
     """fuzzywuzzy's ratio (in whole percent) of the truth and the first line that holds no backtick, hash or double slash."""
-    from rapidfuzz import fuzz  # of the `eval` extra; its ratio is what fuzzywuzzy takes from python-Levenshtein
+    from rapidfuzz import fuzz  # its ratio is what fuzzywuzzy takes from python-Levenshtein
 
     lines = prediction.lstrip("\n").split("\n")
     line = next((line for line in lines if not any(mark in line for mark in ("`", "#", "//"))), "")

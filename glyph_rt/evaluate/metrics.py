@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rapidfuzz.distance import Levenshtein
+
 from glyph_rt.evaluate.task import Score
 
 Z95 = 1.959964  # standard deviations on each side of the mean that hold 95 % of a normal distribution
@@ -61,6 +63,4 @@ def word_accuracy(found: str, expected: str) -> Score:
 
 
 def _accuracy(found: Sequence[str], expected: Sequence[str]) -> Score:
-    from rapidfuzz.distance import Levenshtein  # of the `eval` extra
-
     return Score(1 - Levenshtein.distance(found, expected) / max(1, len(expected)), max(1, len(expected)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from glyph_rt.documents import Answer, AnswerTimings, Document, ReadTimings, Usage
 from glyph_rt.long.excerpts import Excerpt, Span
 from glyph_rt.long.strategy import Choice
+from glyph_rt.quotes import Quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,15 +84,18 @@ class PartAnswer:
 class LongAnswer:
     """An answer, how it was come by, and where the whole text says so.
 
+    text: with exact quotes if these were asked for. said: as the model wrote it. quotes: what of `said` the whole text says too.
     citations: places that say the answer word for word; where there is none, since it was put in other words, the places of the parts'
     answers that it was made from. reduced_by: how one answer was made of several; empty when there was one.
     """
 
     text: str
+    said: str
     thinking: str
     finish_reason: str
     choice: Choice
     reduced_by: str
+    quotes: tuple[Quote, ...]
     citations: tuple[Citation, ...]
     parts: tuple[PartAnswer, ...]
     cost: Cost

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from glyph_rt.answers import check_quoting
 from glyph_rt.documents import Answer, Document, Progress, ProgressCallback, check_question
 from glyph_rt.errors import GlyphError, InputError, LimitError, OptionError
 from glyph_rt.language import Channel, Piece, Sampling
@@ -16,10 +17,11 @@ from glyph_rt.long.excerpts import Excerpt, PageMap, Span, cut
 from glyph_rt.long.index import PageIndex, question_terms
 from glyph_rt.long.reduce import NOTES_QUESTION, PART_QUESTION, Reduce, agreed, by_evidence, is_absent, notes, support
 from glyph_rt.long.strategy import Choice, Strategy, Window, choose
+from glyph_rt.quotes import Quoting, corrected, locate
 
 if TYPE_CHECKING:
     from glyph_rt.runtime import Runtime
-    from glyph_rt.typeset import Measure
+    from glyph_rt.typeset import Layout, Measure
 
 ALIKE = 0.75  # questions share parts when their windows differ by no more than this
 
@@ -47,6 +49,7 @@ class Inquiry:
     question: str
     sampling: Sampling = field(default_factory=Sampling)
     strategy: Strategy = Strategy.AUTO
+    quotes: Quoting = Quoting.MARK
 
 
 @dataclass(frozen=True)
@@ -90,20 +93,21 @@ class LongText:
         sampling: Sampling | None = None,
         *,
         strategy: Strategy = Strategy.AUTO,
+        quotes: Quoting = Quoting.MARK,
         chosen: Callable[[Choice], None] | None = None,
         progress: ProgressCallback | None = None,
         emit: Emit | None = None,
     ) -> LongAnswer:
         """Read what the strategy wants of the text, and answer.
 
-        chosen: told how the text will be read, and why, before it is. progress: of the layout, and of all pages that will be read; told
-        again at every token, too. What it raises stops the work. emit: given the pieces of the answer, as they come where the strategy
-        lets them.
+        quotes: as in `Document.ask`. chosen: told how the text will be read, and why, before it is. progress: of the layout, and of all
+        pages that will be read; told again at every token, too. What it raises stops the work. emit: given the pieces of the answer, as
+        they come where the strategy lets them.
 
         Raises what `Runtime.read` and `Document.ask` raise; LimitError for too many parts; InputError when pages are to be chosen for a
         question that shares no word with the text.
         """
-        plan = self._plan(Inquiry(question, sampling or Sampling(), strategy), emit, progress)
+        plan = self._plan(Inquiry(question, sampling or Sampling(), strategy, quotes), emit, progress)
         if chosen is not None:
             chosen(plan.choice)
         ((_, outcome),) = self._carry_out({0: plan}, progress)
@@ -125,6 +129,11 @@ class LongText:
                 yield number, error
         yield from self._carry_out(plans, progress)
 
+    @property
+    def layout(self) -> Layout:
+        """Of the whole text; laid out at every call unless the text was read whole."""
+        return self._whole.layout if self._whole is not None else self.runtime.typesetter.layout(self.text)
+
     def close(self) -> None:
         """Give the memory back."""
         if self._whole is not None:
@@ -143,12 +152,19 @@ class LongText:
         ways = {Strategy.WHOLE: self._ask_whole, Strategy.RETRIEVE_PAGES: self._ask_best_pages, Strategy.MAP_REDUCE: self._ask_parts}
         for strategy, way in ways.items():
             chosen = {number: plan for number, plan in plans.items() if plan.choice.strategy is strategy}
-            if chosen:
-                yield from way(chosen, progress)
+            for number, outcome in way(chosen, progress) if chosen else ():
+                yield number, outcome if isinstance(outcome, GlyphError) else self._with_quotes(outcome, plans[number].inquiry)
+
+    def _with_quotes(self, answer: LongAnswer, inquiry: Inquiry) -> LongAnswer:
+        """Looked for in the whole text, whatever of it was read."""
+        quotes = locate(self.text, answer.said, [inquiry.question])
+        text = corrected(answer.said, quotes) if inquiry.quotes == Quoting.EXACT else answer.said
+        return replace(answer, text=text, quotes=quotes)
 
     def _plan(self, inquiry: Inquiry, emit: Emit | None, progress: ProgressCallback | None) -> _Plan:
         """Raises what is wrong with the inquiry, as far as that can be told before anything is read."""
         check_question(inquiry.question)
+        check_quoting(inquiry.quotes, inquiry.sampling)
         window = Window.of(self.runtime, self.system, inquiry.question, inquiry.sampling, self.rules.window)
         if inquiry.sampling.constraint is not None:
             self.runtime.template.grammars.guide(inquiry.sampling.constraint)
@@ -320,7 +336,18 @@ class LongText:
     def _long_answer(self, plan: _Plan, chosen: PartAnswer, parts: Sequence[PartAnswer], reduced_by: str = "") -> LongAnswer:
         citations = self._cite(place for part in parts if part.found and part.text == chosen.text for place in part.places)
         cost = Cost.total(part.cost for part in parts)
-        return LongAnswer(chosen.text, chosen.thinking, chosen.finish_reason, plan.choice, reduced_by, citations, tuple(parts), cost)
+        return LongAnswer(
+            text=chosen.text,
+            said=chosen.text,
+            thinking=chosen.thinking,
+            finish_reason=chosen.finish_reason,
+            choice=plan.choice,
+            reduced_by=reduced_by,
+            quotes=(),
+            citations=citations,
+            parts=tuple(parts),
+            cost=cost,
+        )
 
     def _cite(self, places: Iterable[Span]) -> tuple[Citation, ...]:
         """Places in the order of the text, once each."""

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from glyph_rt.answers import check_quoting
 from glyph_rt.documents import Answer, Document
-from glyph_rt.errors import InputError, InternalError, LimitError
+from glyph_rt.errors import InputError, InternalError, LimitError, OptionError
 from glyph_rt.language import Channel, Constraint, Piece, Sampling
 from glyph_rt.language.sampling import MOST_STOPS
+from glyph_rt.quotes import Quote, QuoteKind, Quoting
 from glyph_rt.service.calls import Call, Context, Desk, check_data, well_formed
 from glyph_rt.service.documents import note_reading, timings_message
 from glyph_rt.service.library import Entry
-from glyph_rt.service.source import quotes
 from glyph_rt.service.work import AnswerRun, Reading
 from glyph_rt.v1 import answers_pb2 as pb
 from glyph_rt.v1 import answers_pb2_grpc
 
 if TYPE_CHECKING:
-    from glyph_rt.typeset import Place
+    from glyph_rt.typeset import Layout, Place
 
 _REASONS = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
+_QUOTING = {pb.QUOTE_MODE_UNSPECIFIED: Quoting.MARK, pb.QUOTE_MODE_MARK: Quoting.MARK, pb.QUOTE_MODE_EXACT: Quoting.EXACT}
+_KINDS = {
+    QuoteKind.VERBATIM: pb.CITATION_KIND_VERBATIM,
+    QuoteKind.MISREAD: pb.CITATION_KIND_MISREAD,
+    QuoteKind.AMBIGUOUS: pb.CITATION_KIND_AMBIGUOUS,
+}
 _CHANNELS = {Channel.THINKING: pb.ANSWER_CHANNEL_THINKING, Channel.ANSWER: pb.ANSWER_CHANNEL_ANSWER}
 
 
@@ -51,13 +59,14 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
             well_formed(request)
             check_data(request.question, "question", "question", desk.limits.question_bytes)
             check_data(request.system, "system", "system text", desk.limits.question_bytes)
-            sampling = _sampling(request.sampling)
+            sampling, quoting = _sampling(request.sampling), _quoting(request.quotes)
+            check_quoting(quoting, sampling)
             with ExitStack() as cleanup:
                 subject = await self._subject(request, call, cleanup)
                 call.stage = "prefill"
                 run = AnswerRun(
                     desk.workers.answerers,
-                    lambda: subject.document.ask(request.question, sampling, after=subject.after),
+                    lambda: subject.document.ask(request.question, sampling, after=subject.after, quotes=quoting),
                     lambda answer: _done(answer, subject.inline),
                     request.thinking,
                 )
@@ -152,13 +161,30 @@ def _sampling(options: pb.SamplingOptions) -> Sampling:
     )
 
 
+def _quoting(mode: pb.QuoteMode) -> Quoting:
+    """Raises OptionError for a mode that this server does not know."""
+    if mode not in _QUOTING:
+        told = f"no quote mode has the number {mode}"
+        raise OptionError(told, public=told, field="quotes")
+    return _QUOTING[mode]
+
+
 def _piece(piece: Piece) -> pb.AnswerPiece:
     return pb.AnswerPiece(text=piece.text, channel=_CHANNELS[piece.channel])
 
 
-def _citations(answer: Answer) -> list[pb.Citation]:
-    found = quotes(answer.document.layout, answer.text)
-    return [pb.Citation(start=quote.start, end=quote.end, boxes=[_box(place) for place in quote.places]) for quote in found]
+def _citations(quote: Quote, layout: Layout) -> Iterator[pb.Citation]:
+    """One per place of the quote."""
+    for place in quote.places:
+        yield pb.Citation(
+            start=place.start,
+            end=place.end,
+            boxes=[_box(line) for line in layout.find_all(place.start, place.end)],
+            answer_start=quote.start,
+            answer_end=quote.end,
+            kind=_KINDS[quote.kind],
+            text="" if quote.kind == QuoteKind.VERBATIM else layout.text[place.start : place.end],
+        )
 
 
 def _box(place: Place) -> pb.PageBox:
@@ -190,5 +216,6 @@ def _done(answer: Answer, inline: bool) -> pb.AnswerDone:
             tokens_per_s=timings.tokens_per_s,
             restore_s=timings.restore_s,
         ),
-        citations=_citations(answer),
+        citations=[citation for quote in answer.quotes for citation in _citations(quote, answer.document.layout)],
+        text=answer.text if answer.quoting == Quoting.EXACT else None,
     )

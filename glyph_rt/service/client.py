@@ -20,6 +20,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from glyph_rt.errors import GlyphError, OptionError
+from glyph_rt.quotes import Quoting
 from glyph_rt.service.access import Access
 from glyph_rt.service.failures import DETAILS
 from glyph_rt.v1 import answers_pb2, answers_pb2_grpc, documents_pb2, documents_pb2_grpc, runtime_pb2, runtime_pb2_grpc
@@ -105,7 +106,13 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The whole answer; waits for what has not come yet. Raises ServiceError."""
+        """The whole answer, with exact quotes if these were asked for; waits for what has not come yet. Raises ServiceError."""
+        said = self.said
+        return self.done.text if self.done is not None and self.done.HasField("text") else said
+
+    @property
+    def said(self) -> str:
+        """The whole answer as the model wrote it, which is what its pieces say; waits like `text`."""
         for _ in self._stream:
             pass
         return "".join(self._answer)
@@ -201,12 +208,14 @@ class Client:
         thinking: bool = False,
         system: str = "",
         after: str = "",
+        quotes: Quoting = Quoting.MARK,
     ) -> Reply:
         """Ask about a document by its id, or about a text that is read for this question only.
 
         The options are those of `SamplingOptions` in proto/glyph_rt/v1/answers.proto. json_schema, regex: the form of the answer, at most
         one of them. thinking: also send thoughts. system: what the model is told before a text sent along. after:
-        `Reply.done.conversation_id` of an answer on the same document that the question refers to.
+        `Reply.done.conversation_id` of an answer on the same document that the question refers to. quotes: with EXACT, `Reply.text` has
+        the document's own characters where the model misread what it quotes; either way `Reply.done.citations` tells of them.
         """
         if json_schema is not None and regex is not None:
             raise OptionError("an answer has one form: give json_schema or regex")
@@ -232,6 +241,7 @@ class Client:
                 conversation_id=after,
                 thinking=thinking,
                 system=system,
+                quotes=f"QUOTE_MODE_{quotes.upper()}",
             )
         return Reply(lambda: self._call(self._answers.Ask, request), Patience(self.patience_s))
 

@@ -8,6 +8,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class QuoteMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    QUOTE_MODE_UNSPECIFIED: _ClassVar[QuoteMode]
+    QUOTE_MODE_MARK: _ClassVar[QuoteMode]
+    QUOTE_MODE_EXACT: _ClassVar[QuoteMode]
+
 class AnswerChannel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ANSWER_CHANNEL_UNSPECIFIED: _ClassVar[AnswerChannel]
@@ -19,15 +25,29 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
     FINISH_REASON_STOP: _ClassVar[FinishReason]
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
+
+class CitationKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CITATION_KIND_UNSPECIFIED: _ClassVar[CitationKind]
+    CITATION_KIND_VERBATIM: _ClassVar[CitationKind]
+    CITATION_KIND_MISREAD: _ClassVar[CitationKind]
+    CITATION_KIND_AMBIGUOUS: _ClassVar[CitationKind]
+QUOTE_MODE_UNSPECIFIED: QuoteMode
+QUOTE_MODE_MARK: QuoteMode
+QUOTE_MODE_EXACT: QuoteMode
 ANSWER_CHANNEL_UNSPECIFIED: AnswerChannel
 ANSWER_CHANNEL_ANSWER: AnswerChannel
 ANSWER_CHANNEL_THINKING: AnswerChannel
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
+CITATION_KIND_UNSPECIFIED: CitationKind
+CITATION_KIND_VERBATIM: CitationKind
+CITATION_KIND_MISREAD: CitationKind
+CITATION_KIND_AMBIGUOUS: CitationKind
 
 class AskRequest(_message.Message):
-    __slots__ = ("document_id", "text", "question", "sampling", "conversation_id", "thinking", "system")
+    __slots__ = ("document_id", "text", "question", "sampling", "conversation_id", "thinking", "system", "quotes")
     DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +55,7 @@ class AskRequest(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     THINKING_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_FIELD_NUMBER: _ClassVar[int]
+    QUOTES_FIELD_NUMBER: _ClassVar[int]
     document_id: str
     text: str
     question: str
@@ -42,7 +63,8 @@ class AskRequest(_message.Message):
     conversation_id: str
     thinking: bool
     system: str
-    def __init__(self, document_id: _Optional[str] = ..., text: _Optional[str] = ..., question: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., conversation_id: _Optional[str] = ..., thinking: _Optional[bool] = ..., system: _Optional[str] = ...) -> None: ...
+    quotes: QuoteMode
+    def __init__(self, document_id: _Optional[str] = ..., text: _Optional[str] = ..., question: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., conversation_id: _Optional[str] = ..., thinking: _Optional[bool] = ..., system: _Optional[str] = ..., quotes: _Optional[_Union[QuoteMode, str]] = ...) -> None: ...
 
 class SamplingOptions(_message.Message):
     __slots__ = ("max_new_tokens", "temperature", "seed", "draft", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "json_schema", "regex")
@@ -97,28 +119,38 @@ class AnswerPiece(_message.Message):
     def __init__(self, text: _Optional[str] = ..., channel: _Optional[_Union[AnswerChannel, str]] = ...) -> None: ...
 
 class AnswerDone(_message.Message):
-    __slots__ = ("finish_reason", "usage", "timings", "citations", "conversation_id")
+    __slots__ = ("finish_reason", "usage", "timings", "citations", "conversation_id", "text")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     CITATIONS_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     usage: AnswerUsage
     timings: AnswerTimings
     citations: _containers.RepeatedCompositeFieldContainer[Citation]
     conversation_id: str
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[AnswerUsage, _Mapping]] = ..., timings: _Optional[_Union[AnswerTimings, _Mapping]] = ..., citations: _Optional[_Iterable[_Union[Citation, _Mapping]]] = ..., conversation_id: _Optional[str] = ...) -> None: ...
+    text: str
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[AnswerUsage, _Mapping]] = ..., timings: _Optional[_Union[AnswerTimings, _Mapping]] = ..., citations: _Optional[_Iterable[_Union[Citation, _Mapping]]] = ..., conversation_id: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Citation(_message.Message):
-    __slots__ = ("start", "end", "boxes")
+    __slots__ = ("start", "end", "boxes", "answer_start", "answer_end", "kind", "text")
     START_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     BOXES_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_START_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_END_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
     start: int
     end: int
     boxes: _containers.RepeatedCompositeFieldContainer[PageBox]
-    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., boxes: _Optional[_Iterable[_Union[PageBox, _Mapping]]] = ...) -> None: ...
+    answer_start: int
+    answer_end: int
+    kind: CitationKind
+    text: str
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., boxes: _Optional[_Iterable[_Union[PageBox, _Mapping]]] = ..., answer_start: _Optional[int] = ..., answer_end: _Optional[int] = ..., kind: _Optional[_Union[CitationKind, str]] = ..., text: _Optional[str] = ...) -> None: ...
 
 class PageBox(_message.Message):
     __slots__ = ("page", "left", "top", "right", "bottom")

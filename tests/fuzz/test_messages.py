@@ -62,6 +62,7 @@ def values(field: FieldDescriptor, known: list[str]) -> st.SearchStrategy[Any]:
         F.TYPE_UINT64: st.one_of(INTEGERS, st.integers(0, 2**64 - 1)),
         F.TYPE_DOUBLE: st.floats(),
         F.TYPE_BOOL: st.booleans(),
+        F.TYPE_ENUM: st.one_of(st.integers(0, 3), st.integers(-(2**31), 2**31 - 1)),
     }[field.type]
 
 

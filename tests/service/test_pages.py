@@ -13,7 +13,7 @@ from PIL import Image
 from glyph_rt import Runtime
 from glyph_rt.checkpoint import EMBEDDED_READER
 from glyph_rt.service.client import ServiceError
-from glyph_rt.service.source import MOST_CITATIONS, draw_from, quotes
+from glyph_rt.service.source import draw_from
 from glyph_rt.typeset import PRESETS, Typesetter
 from glyph_rt.v1 import documents_pb2
 from tests.conftest import TEXT
@@ -78,16 +78,6 @@ def test_an_answer_is_found_where_the_text_says_it() -> None:
             ink = 255 - np.asarray(Image.open(io.BytesIO(page.png)))
             assert ink[box.top : box.bottom, box.left : box.right].any(), "there is something in the box"
         assert at.server.desk.uploads.used == 0
-
-
-def test_quotes_are_exact_bounded_and_span_lines() -> None:
-    typesetter = Typesetter(PRESETS["reader"])
-    text = "ab " * 50 + "\nfirst line\nsecond line\n"
-    layout = typesetter.layout(text)
-    assert len(quotes(layout, "ab")) == MOST_CITATIONS
-    assert quotes(layout, "zz") == quotes(layout, "") == quotes(layout, " a ") == quotes(layout, "AB") == []
-    [quote] = quotes(layout, " first line\nsecond line ")
-    assert text[quote.start : quote.end] == "first line\nsecond line" and [place.line for place in quote.places] == [4, 5]
 
 
 def test_drafting_may_be_declined(serve: Served) -> None:
