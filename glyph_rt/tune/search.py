@@ -1,0 +1,234 @@
+"""The search: what to try next, and what was tried. Optuna's NSGA-II (Deb and others 2002) over a journal that outlives the process.
+
+A search goes on where it was stopped, and as if it had not been: what is drawn at random for a trial depends on the seed and on how many
+trials there were before, not on a generator that was lost.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import optuna
+from optuna.samplers import NSGAIISampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from glyph_rt.errors import EncoderError, InputError, NonFiniteError, StyleError
+from glyph_rt.tune.front import Finding, front
+from glyph_rt.tune.space import Point, Space
+from glyph_rt.typeset import Style
+
+JOURNAL = "search.journal"
+REFERENCE, NEIGHBOUR, EVOLVED, CRITIC = "reference", "neighbour", "nsga-ii", "critic"  # who chose a style to try
+MOST_NEIGHBOURS = 48
+MOST_REFUSALS = 200  # in a row: by then everything near has been tried
+
+Measure = Callable[[Style, Sequence[Finding]], Finding]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A style that was tried, who chose it, and what was found. `note`: why, in a critic's words."""
+
+    number: int
+    point: Point
+    style: Style
+    origin: str
+    finding: Finding
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A point that was not tried, and the rule that forbids it."""
+
+    number: int
+    point: Point
+    origin: str
+    reason: str
+
+
+class Search:
+    """One search in one folder. Its journal says what it is a search of (`subject`); another subject is refused with InputError, and so
+    is a second process.
+
+    measure: tries a style, given what was found so far, the reference first. What it raises stops the search, but for StyleError,
+    EncoderError and NonFiniteError, which are reasons against that style.
+    """
+
+    def __init__(
+        self, folder: Path, space: Space, measure: Measure, subject: Mapping[str, str], seed: int = 0, population: int = 16
+    ) -> None:
+        self.space, self.measure, self.seed, self.population = space, measure, seed, population
+        self.tried: list[Tried] = []
+        self.refused: list[Refusal] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(folder / JOURNAL)
+        try:
+            self._study = self._open(folder / JOURNAL, {**subject, "space": json.dumps(space.values), "seed": str(seed)})
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, enough: Callable[[], bool], told: Callable[[Tried], None] = lambda tried: None) -> None:
+        """Try one style after the other until it is enough, or nothing new is found to try."""
+        refusals = 0
+        while not enough() and refusals < MOST_REFUSALS:
+            outcome = self._step()
+            refusals = refusals + 1 if isinstance(outcome, Refusal) else 0
+            if isinstance(outcome, Tried):
+                told(outcome)
+
+    def front(self) -> list[Tried]:
+        """What no other style dominates, the most accurate first."""
+        return [tried for tried, _ in front([(tried, tried.finding) for tried in self.tried])]
+
+    def propose(self, point: Point, note: str) -> str:
+        """Have a critic's point tried next. Returns why it will not be, or nothing."""
+        reason = self._forbidden(point)
+        if not reason:
+            self._study.enqueue_trial(dict(point), user_attrs={"origin": CRITIC, "note": note})
+        return reason
+
+    @property
+    def waiting(self) -> int:
+        """How many points are waiting to be tried."""
+        return len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def keep(self, key: str, value: Any) -> None:
+        """Remember something beside the trials."""
+        self._study.set_user_attr(key, value)
+
+    def kept(self, key: str) -> Any:
+        """What was remembered, or None."""
+        return self._study.user_attrs.get(key)
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # -- one trial
+
+    def _step(self) -> Tried | Refusal:
+        trial = self._next()
+        point: dict[str, Any] = {key: trial.suggest_categorical(key, values) for key, values in self.space.values.items()}
+        if reason := self._forbidden(point):
+            return self._refuse(trial, reason)
+        try:
+            finding = self.measure(self.space.style(point), [tried.finding for tried in self.tried])
+        except (StyleError, EncoderError, NonFiniteError) as error:
+            return self._refuse(trial, str(error))
+        trial.set_user_attr("finding", finding.to_json())
+        if not finding.readable:
+            trial.set_constraint("readable", 1.0 - finding.accuracy.share)
+        self._study.tell(trial, finding.objectives)
+        return self._take_up(self._study.trials[trial.number])
+
+    def _next(self) -> optuna.Trial:
+        """The trial that was stopped in the middle, or the next one."""
+        finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+        draw = Random(f"{self.seed} {len(finished)}").getrandbits(32)
+        self._study.sampler = NSGAIISampler(population_size=self.population, seed=draw)
+        for stopped in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            return optuna.Trial(self._study, stopped._trial_id)  # what it was to try is in the journal
+        return self._study.ask()
+
+    def _forbidden(self, point: Point) -> str:
+        """Why a point of the space is not tried, or nothing."""
+        try:
+            style = self.space.style(point)
+        except StyleError as error:
+            return str(error)
+        before = next((tried.number for tried in self.tried if tried.style == style), None)
+        return "" if before is None else f"tried before, as {before}"
+
+    def _refuse(self, trial: optuna.Trial, reason: str) -> Tried | Refusal:
+        trial.set_user_attr("refused", reason)
+        self._study.tell(trial, state=TrialState.FAIL)
+        return self._take_up(self._study.trials[trial.number])
+
+    # -- the journal
+
+    def _open(self, journal: Path, subject: Mapping[str, str]) -> optuna.Study:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        _take_back_a_broken_line(journal)
+        try:
+            study = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(journal))),
+                study_name="styles",
+                directions=["maximize"] * 3,
+                load_if_exists=True,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{journal} is not the journal of a search ({error}); choose another --out") from None
+        kept = study.user_attrs.get("subject")
+        if kept is None:
+            study.set_user_attr("subject", dict(subject))
+        elif kept != dict(subject):
+            other = next(key for key in subject if kept.get(key) != subject[key])
+            raise InputError(f"{journal} is a search of another {other}: {kept.get(other)}, not {subject[other]}; choose another --out")
+        if study.user_attrs.get("begun") is None:
+            for origin, point in self._beginning():
+                study.enqueue_trial(dict(point), user_attrs={"origin": origin}, skip_if_exists=True)
+            study.set_user_attr("begun", True)
+        self._study = study
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
+            self._take_up(trial)
+        return study
+
+    def _beginning(self) -> Iterator[tuple[str, Point]]:
+        """The reference and its neighbours: around a style that is read, random points are hardly ever read at all."""
+        yield REFERENCE, self.space.origin
+        neighbours = list(self.space.neighbours())
+        Random(f"{self.seed} neighbours").shuffle(neighbours)
+        for point in neighbours[:MOST_NEIGHBOURS]:
+            yield NEIGHBOUR, point
+
+    def _take_up(self, trial: FrozenTrial) -> Tried | Refusal:
+        """Note a finished trial."""
+        origin = trial.user_attrs.get("origin", EVOLVED)
+        if trial.state == TrialState.FAIL:
+            refusal = Refusal(trial.number, trial.params, origin, trial.user_attrs.get("refused", ""))
+            self.refused.append(refusal)
+            return refusal
+        tried = Tried(
+            trial.number,
+            trial.params,
+            self.space.style(trial.params),
+            origin,
+            Finding.from_json(trial.user_attrs["finding"]),
+            trial.user_attrs.get("note", ""),
+        )
+        self.tried.append(tried)
+        return tried
+
+
+def _lock(journal: Path) -> BinaryIO:
+    """The journal, open and held against other processes."""
+    stream = journal.open("ab")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.close()
+        raise InputError(f"another process searches in {journal.parent}; wait for it, or choose another --out") from None
+    return stream
+
+
+def _take_back_a_broken_line(journal: Path) -> None:
+    """A process that was killed may have left half a line, on which Optuna would stumble."""
+    with journal.open("r+b") as stream:
+        whole = stream.read()
+        stream.truncate(whole.rfind(b"\n") + 1)
