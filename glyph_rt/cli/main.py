@@ -329,6 +329,7 @@ def tune(
     held_out: Annotated[int, typer.Option("--held-out", min=1, help="Questions that the front is judged by.")] = 600,
     data: Annotated[Path | None, typer.Option(metavar="FILE", help="Your own questions: JSON lines of text, question and answer.")] = None,
     rule: Annotated[str, typer.Option(help="When an answer is right: exact, or contains.")] = "exact",
+    neighbours: Annotated[int, typer.Option(min=0, help="Styles to begin with that differ from the reference in one key.")] = 48,
     population: Annotated[int, typer.Option(min=2, help="Styles of a generation.")] = 16,
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
     critic_url: Annotated[
@@ -355,6 +356,7 @@ def tune(
             held_out=held_out,
             data=data,
             rule=rule,
+            neighbours=neighbours,
             population=population,
             seed=seed,
             critic_url=critic_url,

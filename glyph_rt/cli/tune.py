@@ -38,6 +38,7 @@ class TuneOptions:
     held_out: int
     data: Path | None
     rule: str
+    neighbours: int
     population: int
     seed: int
     critic_url: str | None
@@ -66,7 +67,8 @@ def run(options: TuneOptions) -> None:
         space = _space(options, runtime, searched, held_out)
         subject = _subject(options, runtime)
         trier = Trier(runtime, searched)
-        with Search(options.out, space, trier, {**subject, "questions": _named(searched)}, options.seed, options.population) as search:
+        asked = {**subject, "questions": _named(searched)}
+        with Search(options.out, space, trier, asked, options.seed, options.population, options.neighbours) as search:
             end = time.monotonic() + 60 * options.minutes
 
             def enough() -> bool:
@@ -75,7 +77,8 @@ def run(options: TuneOptions) -> None:
                 done = len(search.tried)
                 return done > 0 and (time.monotonic() >= end or (options.trials is not None and done >= options.trials))
 
-            search.run(enough, lambda tried: _tell(space, tried))
+            if not search.run(enough, lambda tried: _tell(space, tried)):
+                print("nothing new was found to try", file=sys.stderr)
             reference, front = search.tried[0], search.front()
             judged_by = Trier(runtime, held_out)
             others = [each for each in front if each is not reference]
@@ -148,5 +151,6 @@ def _named(task: Asked) -> str:
 def _tell(space: Space, tried: Tried) -> None:
     finding = tried.finding
     changes = ", ".join(f"{key} {value}" for key, value in space.changes(tried.point).items()) or "the reference"
-    figures = f"accuracy {finding.accuracy} of {finding.questions}, compression {finding.compression:.2f}, time x {finding.time:.2f}"
+    told = f" ({finding.stopped})" if finding.stopped else ""
+    figures = f"accuracy {finding.accuracy} of {len(finding.right)}{told}, compression {finding.compression:.2f}, time x {finding.time:.2f}"
     print(f"{tried.number:4} {tried.origin}: {figures}: {changes}", file=sys.stderr, flush=True)

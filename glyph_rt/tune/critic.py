@@ -210,7 +210,7 @@ def _figures(tried: Tried) -> dict[str, float | int]:
     finding = tried.finding
     return {
         "accuracy": round(finding.accuracy.share, 3),
-        "questions": finding.questions,
+        "questions": len(finding.right),
         "compression": round(finding.compression, 2),
         "time": finding.time,
     }

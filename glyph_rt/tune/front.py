@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from glyph_rt.evaluate.metrics import Interval
+from glyph_rt.evaluate.metrics import Z95, Interval, wilson
+
+UNREADABLE, DOMINATED = "unreadable", "dominated"  # why a style was asked no further
 
 
 @dataclass(frozen=True)
 class Finding:
     """What reading in a style came to.
 
-    accuracy: share of right answers among so many `questions`. compression: text tokens per visual token of all documents, density:
-    characters per visual token. time: of reading a document and answering, as a multiple of what the reference style takes.
-    readable: whether it reads well enough to be of any use.
+    right: for each question that was asked, in order, 1 where it was answered rightly, else 0. compression: text tokens per visual token
+    of all documents, density: characters per visual token. time: of reading a document and answering, as a multiple of what the
+    reference style takes. stopped: why it was asked no further, where it was; such a style is on no front.
     """
 
-    accuracy: Interval
-    questions: int
+    right: str
     compression: float
     density: float
     time: float
-    readable: bool = True
+    stopped: str = ""
+
+    @property
+    def accuracy(self) -> Interval:
+        """Share of right answers."""
+        return wilson(self.right.count("1"), len(self.right))
 
     @property
     def objectives(self) -> tuple[float, float, float]:
@@ -33,25 +40,34 @@ class Finding:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Finding:
-        return cls(**{**data, "accuracy": Interval(**data["accuracy"])})
+
+def difference(own: Sequence[object], reference: Sequence[object]) -> Interval:
+    """Of two shares of right answers to the same questions, at 95 %: Wald's with half an observation added to each cell of the table
+    (Agresti and Min 2005, Statistics in Medicine 24). What is right is "1", or true. Where both are alike tells nothing.
+    """
+    pairs = [(a in ("1", True), b in ("1", True)) for a, b in zip(own, reference, strict=True)]
+    better, worse = pairs.count((True, False)), pairs.count((False, True))
+    count = len(pairs) + 2
+    middle = (better - worse) / count
+    half = Z95 * math.sqrt(max(0.0, better + worse + 1 - (better - worse) ** 2 / count)) / count
+    share = (better - worse) / len(pairs)
+    return Interval(share, max(-1.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
 def dominates(a: Finding, b: Finding) -> bool:
-    """Whether `a` is at least as good as `b` in every objective, and better in one. What is not readable dominates nothing that is."""
-    if a.readable != b.readable:
-        return a.readable
+    """Whether `a` is at least as good as `b` in every objective, and better in one."""
     pairs = list(zip(a.objectives, b.objectives, strict=True))
     return all(x >= y for x, y in pairs) and any(x > y for x, y in pairs)
 
 
 def clearly_dominated(finding: Finding, others: Iterable[Finding]) -> bool:
-    """Whether another style is certain to read better and costs no more: no further question can bring this one to the front."""
+    """Whether another style that costs no more read better, on the questions that both were asked, by more than chance explains (95 %)."""
     return any(
-        other.accuracy.low > finding.accuracy.high and other.compression >= finding.compression and other.time <= finding.time
+        other.compression >= finding.compression
+        and other.time <= finding.time
+        and difference(*(each.right[: min(len(finding.right), len(other.right))] for each in (finding, other))).high < 0
         for other in others
-        if other.readable
+        if not other.stopped
     )
 
 
@@ -59,11 +75,12 @@ T = TypeVar("T")
 
 
 def front(items: Sequence[tuple[T, Finding]]) -> list[tuple[T, Finding]]:
-    """The readable items that no other dominates, the most accurate first. Of equal findings the first stays."""
+    """Of the items that were not stopped, those that no other of them dominates, the most accurate first. Of equal findings the first
+    stays."""
+    whole = [(item, finding) for item, finding in items if not finding.stopped]
     kept: list[tuple[T, Finding]] = []
-    for item, finding in items:
-        beaten = any(dominates(other, finding) for _, other in items)
-        doubled = any(other.objectives == finding.objectives for _, other in kept)
-        if finding.readable and not beaten and not doubled:
+    for item, finding in whole:
+        beaten = any(dominates(other, finding) for _, other in whole)
+        if not beaten and all(other.objectives != finding.objectives for _, other in kept):
             kept.append((item, finding))
     return sorted(kept, key=lambda pair: pair[1].objectives, reverse=True)

@@ -12,12 +12,13 @@ from glyph_rt.evaluate.metrics import Z95, Interval, interval
 from glyph_rt.evaluate.record import Record
 from glyph_rt.evaluate.run import Progress, run
 from glyph_rt.evaluate.task import EXACT, Score
+from glyph_rt.tune.front import difference
 from glyph_rt.tune.search import REFERENCE, Tried
 from glyph_rt.tune.trial import Trier
 from glyph_rt.typeset import Style
 
 MARGIN = 0.02  # of accuracy: what is not worse by more than this is called as accurate
-ROUNDS = 7  # of timing, in turn with the reference
+ROUNDS = 5  # of timing, in turn with the reference
 
 MORE, LESS, EQUAL, UNDECIDED = "more accurate", "less accurate", "as accurate", "undecided"
 
@@ -58,16 +59,14 @@ def judge(trier: Trier, tried: Sequence[Tried], folder: Path, subject: dict[str,
     for each in tried:
         answers.append(_answers(trier, each, folder, subject, progress))
         tokens.append(_tokens(trier, each.style))
-        weighed = trier.weigh(each.style)
-        ratios = sorted(own / reference for reference, own in trier.rounds(each.style, ROUNDS))
+        ratios = sorted(own / reference for reference, own in trier.rounds(each.style, ROUNDS if each is not tried[0] else 0)) or [1.0]
         out.append(
             Judgement(
                 each,
                 interval(answers[-1]),
-                difference([score.value == 1 for score in answers[-1]], [score.value == 1 for score in answers[0]]),
+                difference(*([score.value == 1 for score in scores] for scores in (answers[-1], answers[0]))),
                 len(answers[-1]),
-                weighed.compression,
-                weighed.density,
+                *trier.weigh(each.style),
                 ratio(tokens[0], tokens[-1]),
                 Interval(median(ratios), ratios[0], ratios[-1]),
             )
@@ -86,18 +85,6 @@ def picks(tried: Sequence[Tried], front: Sequence[Tried]) -> dict[str, Tried]:
         "fastest as accurate": lambda each: (-each.finding.time, each.finding.accuracy.share),
     }
     return {name: max(good, key=order) for name, order in orders.items()}
-
-
-def difference(own: Sequence[bool], reference: Sequence[bool]) -> Interval:
-    """Of two shares of right answers to the same questions, at 95 %: Wald's with half an observation added to each cell of the table
-    (Agresti and Min 2005, Statistics in Medicine 24). Where the styles agree tells nothing."""
-    better = sum(a and not b for a, b in zip(own, reference, strict=True))
-    worse = sum(b and not a for a, b in zip(own, reference, strict=True))
-    count = len(own) + 2
-    middle = (better - worse) / count
-    half = Z95 * math.sqrt(max(0.0, better + worse + 1 - (better - worse) ** 2 / count)) / count
-    share = (better - worse) / len(own)
-    return Interval(share, max(-1.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
 def ratio(above: Sequence[int], below: Sequence[int]) -> Interval:

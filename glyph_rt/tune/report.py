@@ -72,7 +72,7 @@ def table(search: Search, judged: Sequence[Judgement], picked: Mapping[str, Trie
     ]
     for each in judged:
         found = each.tried.finding
-        searched = f"{found.accuracy.share:.1%} of {found.questions}, {found.compression:.2f}, x {found.time:.2f}"
+        searched = f"{found.accuracy.share:.1%} of {len(found.right)}, {found.compression:.2f}, x {found.time:.2f}"
         against = "" if each is reference else f"{_points(each)}: {each.verdict}"
         lines.append(
             f"| {each.tried.number}: {_changes(search.space, each.tried)} | {each.accuracy} | {against} | {each.density:.2f} "

@@ -22,14 +22,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from glyph_rt.errors import EncoderError, InputError, NonFiniteError, StyleError
-from glyph_rt.tune.front import Finding, front
-from glyph_rt.tune.space import Point, Space
+from glyph_rt.tune.front import UNREADABLE, Finding, front
+from glyph_rt.tune.space import Point, Space, Value
 from glyph_rt.typeset import Style
 
-JOURNAL = "search.journal"
+JOURNAL, STUDY = "search.journal", "styles"
 REFERENCE, NEIGHBOUR, EVOLVED, CRITIC = "reference", "neighbour", "nsga-ii", "critic"  # who chose a style to try
-MOST_NEIGHBOURS = 48
-MOST_REFUSALS = 200  # in a row: by then everything near has been tried
+NEIGHBOURS = 48
+MOST_REFUSALS = 100  # in a row: by then everything near has been tried
 
 Measure = Callable[[Style, Sequence[Finding]], Finding]
 
@@ -60,32 +60,44 @@ class Search:
     """One search in one folder. Its journal says what it is a search of (`subject`); another subject is refused with InputError, and so
     is a second process.
 
-    measure: tries a style, given what was found so far, the reference first. What it raises stops the search, but for StyleError,
-    EncoderError and NonFiniteError, which are reasons against that style.
+    neighbours: how many styles that differ from the reference in one key it begins with. measure: tries a style, given what was found so
+    far, the reference first. What it raises stops the search, but for StyleError, EncoderError and NonFiniteError, which are reasons
+    against that style.
     """
 
     def __init__(
-        self, folder: Path, space: Space, measure: Measure, subject: Mapping[str, str], seed: int = 0, population: int = 16
+        self,
+        folder: Path,
+        space: Space,
+        measure: Measure,
+        subject: Mapping[str, str],
+        seed: int = 0,
+        population: int = 16,
+        neighbours: int = NEIGHBOURS,
     ) -> None:
         self.space, self.measure, self.seed, self.population = space, measure, seed, population
         self.tried: list[Tried] = []
         self.refused: list[Refusal] = []
+        self._settled: set[tuple[Value, ...]] = set()  # points that were tried or refused
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder / JOURNAL)
         try:
-            self._study = self._open(folder / JOURNAL, {**subject, "space": json.dumps(space.values), "seed": str(seed)})
+            self._study = self._open(folder / JOURNAL, {**subject, "space": json.dumps(space.values), "seed": str(seed)}, neighbours)
         except BaseException:
             self.close()
             raise
 
-    def run(self, enough: Callable[[], bool], told: Callable[[Tried], None] = lambda tried: None) -> None:
-        """Try one style after the other until it is enough, or nothing new is found to try."""
+    def run(self, enough: Callable[[], bool], told: Callable[[Tried], None] = lambda tried: None) -> bool:
+        """Try one style after the other until it is enough. False when nothing new is found to try before that."""
         refusals = 0
-        while not enough() and refusals < MOST_REFUSALS:
+        while not enough():
+            if refusals == MOST_REFUSALS or len(self._settled) == self.space.size:
+                return False
             outcome = self._step()
             refusals = refusals + 1 if isinstance(outcome, Refusal) else 0
             if isinstance(outcome, Tried):
                 told(outcome)
+        return True
 
     def front(self) -> list[Tried]:
         """What no other style dominates, the most accurate first."""
@@ -132,10 +144,10 @@ class Search:
         except (StyleError, EncoderError, NonFiniteError) as error:
             return self._refuse(trial, str(error))
         trial.set_user_attr("finding", finding.to_json())
-        if not finding.readable:
+        if finding.stopped == UNREADABLE:
             trial.set_constraint("readable", 1.0 - finding.accuracy.share)
         self._study.tell(trial, finding.objectives)
-        return self._take_up(self._study.trials[trial.number])
+        return self._take_up(self._study.get_trials(deepcopy=False)[trial.number])
 
     def _next(self) -> optuna.Trial:
         """The trial that was stopped in the middle, or the next one."""
@@ -158,20 +170,19 @@ class Search:
     def _refuse(self, trial: optuna.Trial, reason: str) -> Tried | Refusal:
         trial.set_user_attr("refused", reason)
         self._study.tell(trial, state=TrialState.FAIL)
-        return self._take_up(self._study.trials[trial.number])
+        return self._take_up(self._study.get_trials(deepcopy=False)[trial.number])
 
     # -- the journal
 
-    def _open(self, journal: Path, subject: Mapping[str, str]) -> optuna.Study:
+    def _open(self, journal: Path, subject: Mapping[str, str], neighbours: int) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         _take_back_a_broken_line(journal)
         try:
-            study = optuna.create_study(
-                storage=JournalStorage(JournalFileBackend(str(journal))),
-                study_name="styles",
-                directions=["maximize"] * 3,
-                load_if_exists=True,
-            )
+            storage = JournalStorage(JournalFileBackend(str(journal)))
+            if storage.get_all_studies():  # Optuna writes into the journal when asked to create what is there
+                study = optuna.load_study(study_name=STUDY, storage=storage)
+            else:
+                study = optuna.create_study(study_name=STUDY, storage=storage, directions=["maximize"] * 3)
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{journal} is not the journal of a search ({error}); choose another --out") from None
         kept = study.user_attrs.get("subject")
@@ -181,7 +192,7 @@ class Search:
             other = next(key for key in subject if kept.get(key) != subject[key])
             raise InputError(f"{journal} is a search of another {other}: {kept.get(other)}, not {subject[other]}; choose another --out")
         if study.user_attrs.get("begun") is None:
-            for origin, point in self._beginning():
+            for origin, point in self._beginning(neighbours):
                 study.enqueue_trial(dict(point), user_attrs={"origin": origin}, skip_if_exists=True)
             study.set_user_attr("begun", True)
         self._study = study
@@ -189,17 +200,18 @@ class Search:
             self._take_up(trial)
         return study
 
-    def _beginning(self) -> Iterator[tuple[str, Point]]:
+    def _beginning(self, count: int) -> Iterator[tuple[str, Point]]:
         """The reference and its neighbours: around a style that is read, random points are hardly ever read at all."""
         yield REFERENCE, self.space.origin
         neighbours = list(self.space.neighbours())
         Random(f"{self.seed} neighbours").shuffle(neighbours)
-        for point in neighbours[:MOST_NEIGHBOURS]:
+        for point in neighbours[:count]:
             yield NEIGHBOUR, point
 
     def _take_up(self, trial: FrozenTrial) -> Tried | Refusal:
         """Note a finished trial."""
         origin = trial.user_attrs.get("origin", EVOLVED)
+        self._settled.add(tuple(trial.params[key] for key in self.space.values))
         if trial.state == TrialState.FAIL:
             refusal = Refusal(trial.number, trial.params, origin, trial.user_attrs.get("refused", ""))
             self.refused.append(refusal)
@@ -209,7 +221,7 @@ class Search:
             trial.params,
             self.space.style(trial.params),
             origin,
-            Finding.from_json(trial.user_attrs["finding"]),
+            Finding(**trial.user_attrs["finding"]),
             trial.user_attrs.get("note", ""),
         )
         self.tried.append(tried)
@@ -231,4 +243,6 @@ def _take_back_a_broken_line(journal: Path) -> None:
     """A process that was killed may have left half a line, on which Optuna would stumble."""
     with journal.open("r+b") as stream:
         whole = stream.read()
+        if whole and not whole.startswith(b'{"op_code"'):
+            raise InputError(f"{journal} is not the journal of a search; choose another --out")
         stream.truncate(whole.rfind(b"\n") + 1)

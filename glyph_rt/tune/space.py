@@ -7,6 +7,7 @@ its glyphs at their places in a visual token and nothing else: around such a ref
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ Point = Mapping[str, Value]  # a value for every key of a space
 
 LEAST_COLUMNS, LEAST_ROWS = 12, 2  # what a page has to hold: narrower, words fall apart
 LEAST_FONT_PX = 6.0  # below, lower-case letters have fewer than four rows of pixels, and e, a and o are alike
-LEAST_CONTRAST = 4.5  # WCAG 2.2, criterion 1.4.3
+LEAST_CONTRAST, LEAST_MARK_CONTRAST = 4.5, 3.0  # WCAG 2.2, criteria 1.4.3 for text and 1.4.11 for signs
 _MARK = '<font color="{}"> {} </font>'
 _COLOURS = ("#000000 on #FFFFFF", "#202020 on #FFFFFF", "#1F2937 on #F8FAFC", "#E6E6E6 on #101010")
 # Keys that stand for several fields of a style, or for a part of one.
@@ -69,6 +70,11 @@ class Space:
         """The reference itself."""
         return {key: values[0] for key, values in self.values.items()}
 
+    @property
+    def size(self) -> int:
+        """How many points there are."""
+        return math.prod(map(len, self.values.values()))
+
     def neighbours(self) -> Iterator[dict[str, Value]]:
         """The points that differ from the reference in one key."""
         for key, values in self.values.items():
@@ -88,7 +94,7 @@ class Space:
         return style
 
     def _fields(self, point: Point) -> dict[str, Any]:
-        """The fields of `Style` that a point sets. ALL keys are its own keys but the four that stand for something else."""
+        """The fields of `Style` that a point sets: under their own names, but for the four keys that stand for something else."""
         fields: dict[str, Any] = {key.replace("-", "_"): value for key, value in self.changes(point).items()}
         width, height = fields.pop("page_width", None), fields.pop("page_height", None)
         if width is not None or height is not None:
@@ -107,9 +113,13 @@ class Space:
         """What keeps a style that can be drawn from being read."""
         if style.font_size * style.dpi / 72 < LEAST_FONT_PX:
             yield f"letters of {style.font_size * style.dpi / 72:.1f} px cannot be told apart; at least {LEAST_FONT_PX:g}"
-        contrast = _contrast(style.font_color, style.para_bg_color)
-        if contrast < LEAST_CONTRAST:
-            yield f"{style.font_color} on {style.para_bg_color} has a contrast of {contrast:.1f}; at least {LEAST_CONTRAST}"
+        mark = style.newline_mark
+        for what, colour, least in (
+            ("text", style.font_color, LEAST_CONTRAST),
+            ("newline-markup", mark[1] if mark else style.font_color, LEAST_MARK_CONTRAST),
+        ):
+            if (contrast := _contrast(colour, style.para_bg_color)) < least:
+                yield f"{what} in {colour} on {style.para_bg_color} has a contrast of {contrast:.1f}; at least {least}"
         width, height = style.text_box
         column = style.cell_width * 72 / style.dpi if style.cell_width else style.font_size / 2
         indent = max(0.0, style.first_line_indent)

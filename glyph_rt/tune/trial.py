@@ -9,22 +9,20 @@ from dataclasses import dataclass, replace
 
 from glyph_rt.errors import StyleError
 from glyph_rt.evaluate import run
-from glyph_rt.evaluate.metrics import Interval, interval
 from glyph_rt.evaluate.record import Record
 from glyph_rt.evaluate.task import EXACT, Question
 from glyph_rt.language import Sampling
 from glyph_rt.runtime import Runtime
-from glyph_rt.tune.front import Finding, clearly_dominated
+from glyph_rt.tune.front import DOMINATED, UNREADABLE, Finding, clearly_dominated
 from glyph_rt.tune.questions import Asked
 from glyph_rt.typeset import Style
 
 GROWTH = 3  # how much larger each set of questions is than the one before
-STEPS = 3  # sets
-FLOOR = 0.5  # of the reference's accuracy: what reads worse is of no use, however little it costs
+STEPS = 4  # sets
+FLOOR = 0.75  # of the reference's accuracy: what reads worse is of no use, however little it costs
 CLOCKED = 3  # documents that are timed
 ROUNDS = 2  # of timing, in turn with the reference; the fastest counts, since noise only ever slows
-UNKNOWN = Interval(0.0, 0.0, 1.0)  # accuracy, before anything was asked
-TIME_STEP = 0.05  # of the reference's time: what timings on a busy box repeat to. Nothing is on a front for less
+TIME_STEP = 0.1  # of the reference's time: what timings on a busy box repeat to. Nothing is on a front for less
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Trier:
         most = len(self.task.asked)
         return sorted({max(1, most // GROWTH**step) for step in range(STEPS)})
 
-    def weigh(self, style: Style) -> Finding:
+    def weigh(self, style: Style) -> tuple[float, float]:
         """Compression and density, known from laying the documents out; nothing is read.
 
         Raises StyleError when a document does not fit the model's context, which is a rule like those of the space.
@@ -61,22 +59,23 @@ class Trier:
             tokens += len(self.runtime.template.encode(text))
             characters += len(text)
             visual += measure.visual_tokens
-        return Finding(UNKNOWN, 0, tokens / visual, characters / visual, 0.0)
+        return tokens / visual, characters / visual
 
     def __call__(self, style: Style, others: Sequence[Finding] = ()) -> Finding:
         """Everything about a style. `others` are what was found of others, the reference first: a style that one of them clearly
         dominates, or that is of no use, is asked no further.
         """
-        finding = replace(self.weigh(style), time=self.time(style))
+        finding = Finding("", *self.weigh(style), self.time(style))
         reading = self.runtime.with_style(style)
         floor = FLOOR * others[0].accuracy.share if others else 0.0
         with closing(Record(None, {})) as record:
             for size in self.sizes:
                 run(reading, [replace(self.task, asked=self.task.asked[:size])], record)
-                accuracy = interval([result.scores[EXACT] for result in record.results.values()])
-                finding = replace(finding, accuracy=accuracy, questions=size, readable=accuracy.high >= floor)
-                if not finding.readable or clearly_dominated(finding, others):
-                    break
+                finding = replace(finding, right="".join(f"{result.scores[EXACT].value:.0f}" for result in record.results.values()))
+                if finding.accuracy.high < floor:
+                    return replace(finding, stopped=UNREADABLE)
+                if clearly_dominated(finding, others):
+                    return replace(finding, stopped=DOMINATED)
         return finding
 
     def time(self, style: Style) -> float:
