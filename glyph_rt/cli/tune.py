@@ -72,10 +72,12 @@ def run(options: TuneOptions) -> None:
             end = time.monotonic() + 60 * options.minutes
 
             def enough() -> bool:
+                done = len(search.tried)
+                if done > 0 and (time.monotonic() >= end or (options.trials is not None and done >= options.trials)):
+                    return True
                 if critic is not None:
                     critic.advise(search)
-                done = len(search.tried)
-                return done > 0 and (time.monotonic() >= end or (options.trials is not None and done >= options.trials))
+                return False
 
             if not search.run(enough, lambda tried: _tell(space, tried)):
                 print("nothing new was found to try", file=sys.stderr)
@@ -99,7 +101,7 @@ def _critic(options: TuneOptions) -> Critic | None:
         return None
     if not options.critic_model:
         raise OptionError("--critic-url needs --critic-model, the model's name at that endpoint")
-    key = os.environ.get(options.critic_key_env, "") if options.critic_key_env else ""
+    key = os.environ.get(options.critic_key_env, "").strip() if options.critic_key_env else ""
     if options.critic_key_env and not key:
         raise OptionError(f"the environment variable {options.critic_key_env} of --critic-key-env is not set")
     from glyph_rt.tune.critic import Critic, Endpoint
@@ -150,7 +152,8 @@ def _named(task: Asked) -> str:
 
 def _tell(space: Space, tried: Tried) -> None:
     finding = tried.finding
-    changes = ", ".join(f"{key} {value}" for key, value in space.changes(tried.point).items()) or "the reference"
+    from glyph_rt.tune.report import changes_told
+
     told = f" ({finding.stopped})" if finding.stopped else ""
     figures = f"accuracy {finding.accuracy} of {len(finding.right)}{told}, compression {finding.compression:.2f}, time x {finding.time:.2f}"
-    print(f"{tried.number:4} {tried.origin}: {figures}: {changes}", file=sys.stderr, flush=True)
+    print(f"{tried.number:4} {tried.origin}: {figures}: {changes_told(space, tried)}", file=sys.stderr, flush=True)

@@ -115,7 +115,7 @@ def _tokens(trier: Trier, style: Style) -> list[int]:
 
 
 def gains(judged: Sequence[Judgement]) -> Iterator[Judgement]:
-    """What beats the reference: more accurate, or as accurate and denser."""
+    """What beats the reference: more accurate, or as accurate and denser or faster."""
     for each in judged[1:]:
-        if each.verdict == MORE or (each.verdict == EQUAL and each.denser.low > 1):
+        if each.verdict == MORE or (each.verdict == EQUAL and (each.denser.low > 1 or each.slower.high < 1)):
             yield each

@@ -59,7 +59,7 @@ def _plot(out: Path, name: str, axis: str, search: Search, front: Collection[int
     points: dict[str, list[tuple[float, Interval, str]]] = {"tried": [], "front": [], "reference": []}
     for tried in search.tried:
         group = "reference" if tried.origin == REFERENCE else "front" if tried.number in front else "tried"
-        points[group].append((along(tried.finding), tried.finding.accuracy, _changes(search.space, tried)))
+        points[group].append((along(tried.finding), tried.finding.accuracy, changes_told(search.space, tried)))
     (out / f"front-{name}.svg").write_text(scatter(f"Accuracy by {name}, on the search set", axis, points), encoding="utf-8")
 
 
@@ -75,7 +75,7 @@ def table(search: Search, judged: Sequence[Judgement], picked: Mapping[str, Trie
         searched = f"{found.accuracy.share:.1%} of {len(found.right)}, {found.compression:.2f}, x {found.time:.2f}"
         against = "" if each is reference else f"{_points(each)}: {each.verdict}"
         lines.append(
-            f"| {each.tried.number}: {_changes(search.space, each.tried)} | {each.accuracy} | {against} | {each.density:.2f} "
+            f"| {each.tried.number}: {_in_markdown(changes_told(search.space, each.tried))} | {each.accuracy} | {against} | {each.density:.2f} "
             f"| {each.denser.share:.3f} ({each.denser.low:.3f} to {each.denser.high:.3f}) "
             f"| {each.slower.share:.2f} ({each.slower.low:.2f} to {each.slower.high:.2f}) | {searched} |"
         )
@@ -85,10 +85,10 @@ def table(search: Search, judged: Sequence[Judgement], picked: Mapping[str, Trie
     for name, tried in picked.items():
         each = by_number[tried.number]
         told = "the reference itself" if each is reference else f"{_points(each)} ({each.verdict}), {each.denser.share:.3f} times as dense"
-        lines.append(f"- {name}: {_changes(search.space, tried)}: {told}")
+        lines.append(f"- {name}: {_in_markdown(changes_told(search.space, tried))}: {told}")
     won = list(gains(judged))
     told = f"{len(won)} of the {len(judged) - 1} others on the front beat the reference there"
-    lines += ["", f"{told}: more accurate, or {EQUAL} (within {MARGIN:.0%}) and denser."]
+    lines += ["", f"{told}: more accurate, or {EQUAL} (within {MARGIN:.0%}) and denser or faster."]
     return "\n".join(lines)
 
 
@@ -98,13 +98,14 @@ def _points(each: Judgement) -> str:
     return f"{100 * gain.share:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
 
 
-def _changes(space: Space, tried: Tried) -> str:
-    return ", ".join(f"{key} {_told(value)}" for key, value in space.changes(tried.point).items()) or "the reference"
+def changes_told(space: Space, tried: Tried) -> str:
+    """What a style changes about the reference, in one line."""
+    return ", ".join(f"{key} {value}" for key, value in space.changes(tried.point).items()) or "the reference"
 
 
-def _told(value: object) -> str:
-    """Markup is not let into tables and plots."""
-    return json.dumps(value, ensure_ascii=False).strip('"').replace("|", "\\|").replace("<", "&lt;")
+def _in_markdown(text: str) -> str:
+    """Without markup or the ends of table cells."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def _tried(space: Space, tried: Tried) -> dict[str, Any]:

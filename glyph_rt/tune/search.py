@@ -62,7 +62,7 @@ class Search:
 
     neighbours: how many styles that differ from the reference in one key it begins with. measure: tries a style, given what was found so
     far, the reference first. What it raises stops the search, but for StyleError, EncoderError and NonFiniteError, which are reasons
-    against that style.
+    against that style, unless it is the reference.
     """
 
     def __init__(
@@ -138,10 +138,14 @@ class Search:
         trial = self._next()
         point: dict[str, Any] = {key: trial.suggest_categorical(key, values) for key, values in self.space.values.items()}
         if reason := self._forbidden(point):
+            if not self.tried:
+                raise StyleError(reason)
             return self._refuse(trial, reason)
         try:
             finding = self.measure(self.space.style(point), [tried.finding for tried in self.tried])
         except (StyleError, EncoderError, NonFiniteError) as error:
+            if not self.tried:
+                raise  # a reference that cannot be read is nothing to compare with
             return self._refuse(trial, str(error))
         trial.set_user_attr("finding", finding.to_json())
         if finding.stopped == UNREADABLE:
@@ -190,7 +194,7 @@ class Search:
             study.set_user_attr("subject", dict(subject))
         elif kept != dict(subject):
             other = next(key for key in subject if kept.get(key) != subject[key])
-            raise InputError(f"{journal} is a search of another {other}: {kept.get(other)}, not {subject[other]}; choose another --out")
+            raise InputError(f"{journal} is a search with another {other}; give the options it was begun with, or choose another --out")
         if study.user_attrs.get("begun") is None:
             for origin, point in self._beginning(neighbours):
                 study.enqueue_trial(dict(point), user_attrs={"origin": origin}, skip_if_exists=True)

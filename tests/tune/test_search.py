@@ -70,6 +70,18 @@ def test_a_space_that_is_used_up_ends_the_search(tmp_path: Path) -> None:
         assert len(going.tried) == 6
 
 
+def test_a_reference_that_cannot_be_read_ends_the_search(tmp_path: Path) -> None:
+    def measure(style: Style, others: Sequence[Finding]) -> Finding:
+        raise EncoderError("no engine takes this page")
+
+    faint = Space(PRESETS["reader"].changed("faint", font_color="#DDDDDD"), {"space-after": (0, 14)})
+    for _ in range(2):  # and does so again when it is run again
+        with Search(tmp_path / "a", SPACE, measure, SUBJECT) as going, pytest.raises(EncoderError):
+            going.run(lambda: False)
+        with search(tmp_path / "b", MadeUp(), faint) as going, pytest.raises(StyleError, match="has a contrast of 1.4"):
+            going.run(lambda: False)
+
+
 def test_evolution_moves_towards_the_front(tmp_path: Path) -> None:
     """Findings with a slope: what evolved is better than the neighbours were."""
 
@@ -87,9 +99,9 @@ def test_evolution_moves_towards_the_front(tmp_path: Path) -> None:
 def test_a_search_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     run(tmp_path, 2)
     before = (tmp_path / JOURNAL).read_bytes()
-    with pytest.raises(InputError, match="search of another seed: 0, not 5"):
+    with pytest.raises(InputError, match="search with another seed; give"):
         run(tmp_path, 2, seed=5)
-    with pytest.raises(InputError, match="search of another model"):
+    with pytest.raises(InputError, match="search with another model"):
         Search(tmp_path, SPACE, MadeUp(), {**SUBJECT, "model": "n"})
     assert (tmp_path / JOURNAL).read_bytes() == before
     (tmp_path / "notes").mkdir()

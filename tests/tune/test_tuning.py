@@ -12,7 +12,7 @@ import pytest
 from glyph_rt import Runtime, evaluate
 from glyph_rt.errors import InputError, OptionError, StyleError
 from glyph_rt.evaluate.metrics import Interval
-from glyph_rt.tune import judgement
+from glyph_rt.tune import judgement, trial
 from glyph_rt.tune.front import DOMINATED, UNREADABLE, Finding
 from glyph_rt.tune.judgement import EQUAL, LESS, MORE, UNDECIDED, Judgement, gains, picks, ratio
 from glyph_rt.tune.questions import HELD_OUT_SEED, SEARCH_SEED, Asked, from_file, made_up
@@ -22,6 +22,14 @@ from glyph_rt.typeset import PRESETS, Style, load_style
 from tests.test_cli import Run, run
 
 __all__ = ["run"]
+
+
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timing takes most of a small search."""
+    monkeypatch.setattr(trial, "CLOCKED", 1)
+    monkeypatch.setattr(trial, "ROUNDS", 1)
+    monkeypatch.setattr(judgement, "ROUNDS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +134,7 @@ def test_a_ratio_of_sums_knows_how_documents_differ() -> None:
     assert found.share == 1.25 and found.low < 1.25 < found.high and found.high - 1.25 == pytest.approx(1.25 - found.low)
 
 
-def test_tuning_finds_a_front_writes_it_and_goes_on(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judgement, "ROUNDS", 1)
+def test_tuning_finds_a_front_writes_it_and_goes_on(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("tune", "--out", out, "--encoder", "torch", "--vary", "auto-crop-last-page,space-after", "--size", 9, "--held-out", 4)
     code, told, err = run(*arguments, "--trials", 2)
