@@ -75,7 +75,8 @@ def table(search: Search, judged: Sequence[Judgement], picked: Mapping[str, Trie
         searched = f"{found.accuracy.share:.1%} of {len(found.right)}, {found.compression:.2f}, x {found.time:.2f}"
         against = "" if each is reference else f"{_points(each)}: {each.verdict}"
         lines.append(
-            f"| {each.tried.number}: {_in_markdown(changes_told(search.space, each.tried))} | {each.accuracy} | {against} | {each.density:.2f} "
+            f"| {each.tried.number}: {_in_markdown(changes_told(search.space, each.tried))} "
+            f"| {each.accuracy} | {against} | {each.density:.2f} "
             f"| {each.denser.share:.3f} ({each.denser.low:.3f} to {each.denser.high:.3f}) "
             f"| {each.slower.share:.2f} ({each.slower.low:.2f} to {each.slower.high:.2f}) | {searched} |"
         )
