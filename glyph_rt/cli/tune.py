@@ -86,7 +86,7 @@ def run(options: TuneOptions) -> None:
             others = [each for each in front if each is not reference]
             with question_progress() as progress:
                 named = {**subject, "questions": _named(held_out)}
-                judged = judge(judged_by, [reference, *others], options.out / "held-out", named, progress)
+                judged = judge(judged_by, [reference, *others], options.out / f"held-out-{len(held_out.asked)}", named, progress)
             picked = picks(search.tried, front)
             counts = {} if critic is None else critic.counts(search)
             write(options.out, search, judged, picked, counts, {**subject, "held out": _named(held_out)})
