@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,8 +85,8 @@ def run(options: TuneOptions) -> None:
             judged_by = Trier(runtime, held_out)
             others = [each for each in front if each is not reference]
             with question_progress() as progress:
-                named = {**subject, "questions": _named(held_out)}
-                judged = judge(judged_by, [reference, *others], options.out / f"held-out-{len(held_out.asked)}", named, progress)
+                named = {**subject, "questions": _named(replace(held_out, asked=held_out.asked[:1]))}  # others may be added to them
+                judged = judge(judged_by, [reference, *others], options.out / "held-out", named, progress)
             picked = picks(search.tried, front)
             counts = {} if critic is None else critic.counts(search)
             write(options.out, search, judged, picked, counts, {**subject, "held out": _named(held_out)})

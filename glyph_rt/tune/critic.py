@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import ssl
 import time
 from collections import Counter
@@ -30,8 +29,7 @@ HISTORY = 40  # styles told: the front, and the latest
 MOST_BYTES = 1 << 20  # of a reply
 DEADLINE_S = 120.0  # for a whole call
 _SOCKET_S = 60.0  # for each wait on the socket
-_FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n\s*```\s*", re.DOTALL)
-_KEPT = "critic"
+_COUNTS, _ASKED_AT = "critic", "critic asked at"  # kept in the journal
 
 
 class Proposal(BaseModel):
@@ -131,11 +129,11 @@ class Critic:
 
     def advise(self, search: Search) -> None:
         """Ask, if it is time to and nothing is waiting to be tried. Never raises for what the endpoint does."""
-        counts = Counter(self.counts(search))
-        if search.waiting or len(search.tried) < self.every * (counts["calls"] + 1):
+        if search.waiting or len(search.tried) < self.every + (search.kept(_ASKED_AT) or 0):
             return
+        counts = Counter(self.counts(search))
         counts["calls"] += 1
-        search.keep(_KEPT, dict(counts))  # before the call: one that kills the process is not repeated
+        search.keep(_ASKED_AT, len(search.tried))  # before the call: one that kills the process is not repeated
         try:
             proposals = parse(self.endpoint.complete(prompt(search.space, search.tried, search.front())))
         except CallError as error:
@@ -144,13 +142,13 @@ class Critic:
         for proposal in proposals[:PROPOSALS]:
             counts["proposed"] += 1
             counts[_offer(search, proposal)] += 1
-        search.keep(_KEPT, dict(counts))
+        search.keep(_COUNTS, dict(counts))
 
     @staticmethod
     def counts(search: Search) -> dict[str, int]:
         """Calls, proposals, and what became of these: `taken`, `malformed`, `not of the space`, `forbidden`; and calls that failed, by
         how."""
-        return dict(search.kept(_KEPT) or {})
+        return dict(search.kept(_COUNTS) or {})
 
 
 def _offer(search: Search, raw: object) -> str:
@@ -176,9 +174,10 @@ def _same(a: Value, b: Value) -> bool:
 
 def parse(text: str) -> list[Any]:
     """The proposals in a reply: one JSON object, alone or in one code fence. Raises CallError."""
-    fenced = _FENCED.fullmatch(text)
+    first, _, rest = text.strip().partition("\n")
+    fenced = first.rstrip() in ("```", "```json") and rest.endswith("```")
     try:
-        return Reply.model_validate_json(fenced[1] if fenced else text).proposals
+        return Reply.model_validate_json(rest[:-3] if fenced else text).proposals
     except ValidationError:
         raise CallError("the reply is not the JSON object that was asked for") from None
 

@@ -52,7 +52,8 @@ class Asked:
 
 
 def made_up(reference: Typesetter, count: int, seed: int) -> list[Question]:
-    """`count` questions about fields of made-up documents, which are the same for every style that is asked them."""
+    """`count` questions about fields of made-up documents, which are the same for every style that is asked them. A larger set begins
+    with a smaller one."""
     writer = Writer(HELD_OUT, seed)
     sample = reference.measure(Writer(HELD_OUT, SEARCH_SEED).draft(_SAMPLE, _FIELDS).text)
     page = sample.characters / sample.pages
@@ -60,9 +61,9 @@ def made_up(reference: Typesetter, count: int, seed: int) -> list[Question]:
     while len(out) < count:
         draft = writer.draft(round(page * writer.rng.uniform(*PAGES)), _FIELDS)
         plain = [fact for fact in draft.facts if draft.text[fact.start - 2 : fact.start] == ": "]
-        for fact in writer.rng.sample(plain, min(ASKED, len(plain), count - len(out))):
+        for fact in writer.rng.sample(plain, min(ASKED, len(plain))):
             out.append(Question(draft.text, AS_EVER.format(fact.key), fact.value, id=str(len(out))))
-    return out
+    return out[:count]
 
 
 def from_file(file: Path) -> tuple[list[Question], list[Question]]:

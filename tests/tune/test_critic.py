@@ -182,7 +182,15 @@ def test_a_server_that_is_slow_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_replies_are_one_object_alone_or_in_one_fence() -> None:
     reply = proposals({"space-after": 14})
     assert parse(reply) == parse(f"```json\n{reply}\n```") == parse(f"```\n{reply}\n```\n") == json.loads(reply)["proposals"]
-    for bad in (f"{reply} {reply}", f"```\n{reply}\n```\n```\n{reply}\n```", f"Here: {reply}", "", "[]", reply[:-1]):
+    for bad in (
+        f"{reply} {reply}",
+        f"```\n{reply}\n```\n```\n{reply}\n```",
+        f"Here: {reply}",
+        "",
+        "[]",
+        reply[:-1],
+        "```" + "\n" * 500_000,
+    ):
         with pytest.raises(CallError):
             parse(bad)
 
