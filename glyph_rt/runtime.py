@@ -99,6 +99,11 @@ class Runtime:
         limits = replace(self.limits, kv_bytes=kv_bytes)
         return Runtime(self.checkpoint, self.typesetter, self.encoder, self.model, self.template, limits)
 
+    def with_style(self, style: Style) -> Runtime:
+        """A runtime of the same opened model that draws in another style, with a KV budget of its own and no documents."""
+        typesetter = Typesetter(style, self.limits.page_bytes)
+        return Runtime(self.checkpoint, typesetter, self.encoder, self.model, self.template, self.limits)
+
     @property
     def style(self) -> Style:
         return self.typesetter.style

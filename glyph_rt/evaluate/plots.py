@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -35,6 +36,38 @@ def curves(title: str, axis: str, lines: Mapping[str, Sequence[tuple[float, Inte
         for x, i in points:
             cx, cy = at(x, i.share).split(",")
             body.append(f'<circle cx="{cx}" cy="{cy}" r="3" fill="{colour}"><title>{escape(f"{name}, {axis} {x:g}: {i}")}</title></circle>')
+        body.append(_text(width - _RIGHT + 10, _TOP + 14 + 18 * number, name, "start", colour))
+    body.append(_text(_LEFT + inner_width / 2, height - 12, axis))
+    return _svg(title, width, height, body)
+
+
+def scatter(title: str, axis: str, groups: Mapping[str, Sequence[tuple[float, Interval, str]]], width: int = 820, height: int = 460) -> str:
+    """Points of (place on the axis, interval, what it is), a colour for each group, later ones on top; shares upwards, from the least."""
+    points = [point for group in groups.values() for point in group]
+    left, right = min(x for x, _, _ in points), max(x for x, _, _ in points)
+    span, bottom = (right - left) or 1.0, math.floor(10 * max(0.0, min(i.low for _, i, _ in points))) / 10
+    inner_width, inner_height = width - _LEFT - _RIGHT, height - _TOP - _BOTTOM
+
+    def across(x: float) -> float:
+        return _LEFT + (x - left) / span * inner_width
+
+    def down(share: float) -> float:
+        return _TOP + (1 - share) / (1 - bottom) * inner_height
+
+    body = []
+    for tenth in range(round(10 * bottom), 11):
+        body.append(f'<line x1="{_LEFT}" x2="{width - _RIGHT}" y1="{down(tenth / 10):.1f}" y2="{down(tenth / 10):.1f}" stroke="#ddd"/>')
+        body.append(_text(_LEFT - 8, down(tenth / 10) + 4, f"{tenth / 10:.0%}", "end"))
+    for step in range(6):
+        body.append(_text(across(left + span * step / 5), height - _BOTTOM + 18, f"{left + span * step / 5:.3g}"))
+    for number, (name, group) in enumerate(groups.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        for x, value, what in group:
+            told = escape(f"{what}: {axis} {x:.3g}, {value}")
+            place = f'x1="{across(x):.1f}" x2="{across(x):.1f}" y1="{down(value.low):.1f}" y2="{down(value.high):.1f}"'
+            body.append(f'<line {place} stroke="{colour}" opacity="0.3"/>')
+            dot = f'cx="{across(x):.1f}" cy="{down(value.share):.1f}" r="4" fill="{colour}"'
+            body.append(f'<circle {dot} opacity="0.8"><title>{told}</title></circle>')
         body.append(_text(width - _RIGHT + 10, _TOP + 14 + 18 * number, name, "start", colour))
     body.append(_text(_LEFT + inner_width / 2, height - 12, axis))
     return _svg(title, width, height, body)
