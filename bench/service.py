@@ -71,7 +71,7 @@ class InstantDocument:
     layout = SimpleNamespace(text="")
     tokens = 1
 
-    def ask(self, _: str, sampling: Any, after: None = None) -> InstantAnswer:
+    def ask(self, _: str, sampling: Any, **_more: Any) -> InstantAnswer:
         return InstantAnswer(self, sampling.max_new_tokens)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from glyph_rt.errors import InputError, LimitError
 from glyph_rt.language import Channel, Drafter, KVSegment, KVTail, Lease, Past, Piece, Sampler, Sampling, Turn
-from glyph_rt.memory.arena import Reservation
+from glyph_rt.memory.arena import PlaceCallback, Reservation
 from glyph_rt.memory.limits import MIB
 
 if TYPE_CHECKING:
@@ -117,7 +117,14 @@ class Answer:
     """
 
     def __init__(
-        self, document: Document, question: str, sampling: Sampling, after: Answer | None = None, keep: bool = False, priority: int = 0
+        self,
+        document: Document,
+        question: str,
+        sampling: Sampling,
+        after: Answer | None = None,
+        keep: bool = False,
+        priority: int = 0,
+        on_wait: PlaceCallback = lambda place: None,
     ) -> None:
         self._asked = time.perf_counter()
         means = document.means
@@ -133,9 +140,9 @@ class Answer:
             size = (len(prompt) + most) * model.kv_shape.bytes_per_token
             purpose = f"this question with up to {most} tokens of answer"
             _check_budget(document, size, purpose)
-            lease, restored = document.lease(priority)
+            lease, restored = document.lease(priority, on_wait)
             undo.callback(lease.release)
-            room = arena.reserve(size, purpose)
+            room = arena.reserve(size, purpose, on_wait)
             undo.callback(room.release)
             tail = KVTail(model.kv_shape, len(prompt) + most)
             self._memory = TurnMemory(tail, room, lease, stand, keep, arena.lock)

@@ -139,6 +139,8 @@ class Desk:
                 self.telemetry.refused(reason)
             await context.abort(code, status.message, ((DETAILS, status.SerializeToString()),))
         finally:
+            if call is not None and code != grpc.StatusCode.OK:
+                call.runtime.arena.recheck()  # work of this call that waits for memory notices that nobody wants it
             seconds = time.perf_counter() - start
             self.telemetry.ended(method, code.name, seconds)
             facts = {} if call is None else {"tenant": call.tenant, **call.facts}
