@@ -50,10 +50,7 @@ def serve(
     """Ask a server about FILE, and print TTFT, ITL, TPOT, E2E latency and throughput: cold, and with the document read, apart."""
     import asyncio
 
-    import grpc
-
     from glyph_rt.memory.limits import Limits
-    from glyph_rt.service.client import ServiceError
     from glyph_rt.service.load import Pace, Target, measure
     from glyph_rt.texts import read_text
 
@@ -62,10 +59,7 @@ def serve(
         raise OptionError("requests and cold must be 0 or more and one of them above, clients 1 or more, rate above 0")
     access = Connection(server, ca, cert, key, token_file, insecure).access()
     target = Target(server, access, read_text(file, Limits().text_bytes), question or [QUESTION], max_new_tokens)
-    try:
-        phases = asyncio.run(measure(target, Pace(cold, clients, rate), Pace(requests, clients, rate), objectives))
-    except grpc.RpcError as error:
-        raise ServiceError(error) from None
+    phases = asyncio.run(measure(target, Pace(cold, clients, rate), Pace(requests, clients, rate), objectives))
     load = f"{rate:g} a second" if rate is not None else f"{clients} clients"
     print("\n\n".join(table(phase, load) for phase in phases))
     if out is not None:

@@ -72,7 +72,9 @@ class Arena:
         """Set `size` bytes aside, waiting for room if there is a place to wait.
 
         on_wait: told the place in the queue whenever who waits looks for room, at first and then after every change. It runs under `lock`,
-        so it must neither wait nor reserve; what it raises ends the waiting. Raises LimitError, with the figures and the knob, for what can never fit, and BusyError for what may fit later.
+        so it must neither wait nor reserve; what it raises ends the waiting.
+
+        Raises LimitError, with the figures and the knob, for what can never fit, and BusyError for what may fit later.
         """
         self.check_size(size, purpose)
         with self.lock:

@@ -96,7 +96,7 @@ class Reading:
         self._future.add_done_callback(lambda _: self._post(self._end))
 
     async def progress(self) -> AsyncIterator[Progress]:
-        """Places in the queues, for a thread and then for KV memory, and pages as they are read, until the reading has ended, well or not."""
+        """Places in the queues (for a thread, then for KV memory) and pages as they are read, until it has ended, well or not."""
         while (event := await self._events.get()) is not None:
             yield event
 
@@ -152,7 +152,9 @@ class AnswerRun(Generic[T]):
     Must be closed. Only one of its coroutines may run at a time.
     """
 
-    def __init__(self, pool: Executor, make: Callable[[PlaceCallback], Answer], conclude: Callable[[Answer], T], thinking: bool = False) -> None:
+    def __init__(
+        self, pool: Executor, make: Callable[[PlaceCallback], Answer], conclude: Callable[[Answer], T], thinking: bool = False
+    ) -> None:
         self._make, self._conclude, self._thinking = make, conclude, thinking
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
