@@ -67,8 +67,9 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
                     await _tell_place(context, place)
                 call.stage = "prefill"
                 answer = await run.start()
-                cached = 0 if subject.inline else answer.usage.cached_tokens
-                accepted = pb.AnswerAccepted(prompt_tokens=answer.usage.prompt_tokens, cached_tokens=cached)
+                usage = answer.usage
+                cached = 0 if subject.inline else usage.cached_tokens
+                accepted = pb.AnswerAccepted(prompt_tokens=usage.prompt_tokens, cached_tokens=cached)
                 await context.write(pb.AskResponse(accepted=accepted))
                 last = 0.0
                 async for piece in run.pieces():

@@ -83,7 +83,7 @@ class Reading:
     def __init__(self, workers: Workers, read: Callable[[ProgressCallback], Document], on_end: Callable[[], None]) -> None:
         self._read, self._line = read, workers.line
         self._loop = asyncio.get_running_loop()
-        self._stop = threading.Event()
+        self._stopped = False
         self._taken = False
         self._last: Progress | None = None
         self._submitted = time.perf_counter()
@@ -108,7 +108,7 @@ class Reading:
 
     def close(self) -> None:
         """Stop within a batch of pages; a document that nobody took is closed. One that waits for memory looks after `Arena.recheck`."""
-        self._stop.set()
+        self._stopped = True
         self._future.cancel()
         self._future.add_done_callback(self._drop)
 
@@ -131,7 +131,7 @@ class Reading:
         self._line.leave(self._wait)
 
     def _check(self) -> None:
-        if self._stop.is_set():
+        if self._stopped:
             raise _StoppedError
 
     def _post(self, act: Callable[[], None]) -> None:
@@ -163,7 +163,7 @@ class AnswerRun(Generic[T]):
         self._answer: Answer | None = None
         self._ready: deque[Piece] = deque()
         self._room = threading.Semaphore(PIECES_AHEAD)
-        self._closed = threading.Event()
+        self._closed = False
         self._future: Future[T | None] = pool.submit(self._work)
         self._future.add_done_callback(lambda _: self._tell())
 
@@ -193,11 +193,15 @@ class AnswerRun(Generic[T]):
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """The pieces that are wanted, as they come."""
+        taken = 0
         while True:
             ended = self._future.done()  # looked at first: what was ready then is all there will be
             while self._ready:
                 yield self._ready.popleft()
-                self._room.release()
+                taken += 1
+                if taken == PIECES_AHEAD // 2:  # room for many at a time: a thread that waits for room is not woken for every piece
+                    self._room.release(taken)
+                    taken = 0
             if ended:
                 self._future.result()
                 return
@@ -205,7 +209,7 @@ class AnswerRun(Generic[T]):
 
     def close(self) -> None:
         """Stop within one token and give the answer's memory back. One that waits for memory looks after `Arena.recheck`."""
-        self._closed.set()
+        self._closed = True
         self._room.release()
         self._future.cancel()
         self._future.add_done_callback(lambda _: self._finish())
@@ -234,17 +238,17 @@ class AnswerRun(Generic[T]):
                 if piece.channel == Channel.THINKING and not self._thinking:
                     continue
                 self._room.acquire()
-                if self._closed.is_set():  # what closing released may have been that room; there will be no more
+                if self._closed:  # what closing released may have been that room; there will be no more
                     break
                 self._ready.append(piece)
                 self._tell()
-            if self._closed.is_set():
+            if self._closed:
                 answer.close()  # waits for the decoder's step, here where it holds nobody up
                 return None
         return self._conclude(answer)
 
     def _wait(self, place: int) -> None:
-        if self._closed.is_set():
+        if self._closed:
             raise _StoppedError
         self._place = place
         self._tell()
