@@ -4,8 +4,10 @@
 
 The embedded reader behind `glyph-rt serve` in its own process. Clients read documents, ask, cancel answers and uploads in the middle,
 send texts along, look at pages, list and delete. Every answer that is waited for is checked against the one it got at first. Resident
-memory is sampled every second; its slope is a least-squares line over the second half, when every cache has filled. At the end
-everything is deleted, and the accounts must be at zero. Exit code 1 when an answer was lost or wrong, or something was left.
+memory is sampled every second. The first third is warm-up, while caches and pools fill, and is left out; the rest is averaged by the
+minute, since neighbouring seconds say nearly the same, and the slope is the least-squares line through these averages, with a 95 %
+interval from their scatter about it. At the end everything is deleted, and the accounts must be at zero. Exit code 1 when an answer was
+lost or wrong, or something was left.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from glyph_rt.service.client import Client, ServiceError
 from glyph_rt.v1 import documents_pb2
@@ -34,6 +37,8 @@ from glyph_rt.v1 import documents_pb2
 CONTRACT = (Path(__file__).parents[1] / "examples" / "contract.txt").read_text()
 KEYS = ("Pump type", "Hourly rate", "Notice period", "Supplier")
 MIB = 2**20
+# Student's t at 97.5 % for 1, 2, ... degrees of freedom; the last for all above.
+_T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09, 2.09)
 
 
 class Load:
@@ -161,6 +166,19 @@ def server() -> Iterator[tuple[str, int]]:
             process.send_signal(signal.SIGTERM)
 
 
+def slope(times: NDArray[np.float64], resident: NDArray[np.float64]) -> dict[str, Any]:
+    """MiB per hour through the averages of minutes, with the ends of its 95 % interval; None where there are too few minutes for one."""
+    of_minute = ((times - times[0]) // 60).astype(int)
+    minutes = np.array([times[of_minute == m].mean() for m in np.unique(of_minute)]) / 3600
+    averages = np.array([resident[of_minute == m].mean() for m in np.unique(of_minute)])
+    found: dict[str, Any] = {"from_minute": round(float(times[0]) / 60, 1), "slope": None, "low": None, "high": None}
+    if len(minutes) > 3:
+        (steep, _), covariance = np.polyfit(minutes, averages, 1, cov=True)
+        margin = _T_95[min(len(minutes) - 2, len(_T_95)) - 1] * float(np.sqrt(covariance[0, 0]))
+        found |= {"slope": round(float(steep), 2), "low": round(float(steep) - margin, 2), "high": round(float(steep) + margin, 2)}
+    return found
+
+
 def soak(minutes: float, clients: int) -> dict[str, Any]:
     with server() as (address, pid):
         load = Load(address, clients)
@@ -176,9 +194,8 @@ def soak(minutes: float, clients: int) -> dict[str, Any]:
                 client.delete(document.id)
             time.sleep(2.0)
             left = client.runtime()
-        half = len(times) // 2
-        slope = float(np.polyfit(times[half:], resident[half:], 1)[0]) * 3600
-    at = {"start": resident[0], "half": resident[half], "end": resident[-1], "most": max(resident)}
+    warm = len(times) // 3
+    at = {"start": resident[0], "warm": resident[warm], "end": resident[-1], "most": max(resident)}
     held = {name: getattr(left.load, name) for name in ("documents", "streams", "upload_bytes", "kept_bytes")}
     return {
         "minutes": minutes,
@@ -187,7 +204,7 @@ def soak(minutes: float, clients: int) -> dict[str, Any]:
         "lost": len(load.lost),
         "lost_examples": load.lost[:10],
         "resident_mib": {name: round(value, 1) for name, value in at.items()},
-        "slope_mib_per_hour_second_half": round(slope, 2),
+        "slope_mib_per_hour": slope(np.array(times[warm:]), np.array(resident[warm:])),
         "left": {"kv_bytes": left.memory.kv_used_bytes, **held},
     }
 
