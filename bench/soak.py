@@ -2,10 +2,11 @@
 
     python bench/soak.py [--minutes 30] [--clients 8] [--json bench/results/soak.json]
 
-The embedded reader behind `glyph-rt serve` in its own process. Clients read documents, ask, cancel answers and uploads in the middle,
-send texts along, look at pages, list and delete. Every answer that is waited for is checked against the one it got at first. Resident
-memory is sampled every second. The first third is warm-up, while caches and pools fill, and is left out; the rest is averaged by the
-minute, since neighbouring seconds say nearly the same, and the slope is the least-squares line through these averages, with a 95 %
+The embedded reader behind `glyph-rt serve --tokens` in its own process: with known callers no drawn or encoded pages are kept between
+readings, so that no cache, however bounded, fills for half an hour and looks like a leak. Clients read documents, ask, cancel answers and
+uploads in the middle, send texts along, look at pages, list and delete. Every answer that is waited for is checked against the one it got
+at first. Resident memory is sampled every second. The first third is warm-up, while pools fill, and is left out; the rest is averaged by
+the minute, since neighbouring seconds say nearly the same, and the slope is the least-squares line through these averages, with a 95 %
 interval from their scatter about it. At the end everything is deleted, and the accounts must be at zero. Exit code 1 when an answer was
 lost or wrong, or something was left.
 """
@@ -25,13 +26,16 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from glyph_rt.service.access import Access
 from glyph_rt.service.client import Client, ServiceError
+from glyph_rt.service.tokens import add_token
 from glyph_rt.v1 import documents_pb2
 
 CONTRACT = (Path(__file__).parents[1] / "examples" / "contract.txt").read_text()
@@ -44,17 +48,20 @@ _T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18
 class Load:
     """Clients at work. `lost`: answers that should have come and did not, or came wrong."""
 
-    def __init__(self, address: str, clients: int) -> None:
-        self._address = address
+    def __init__(self, address: str, access: Access, clients: int) -> None:
+        self._address, self._access = address, access
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        with Client(address, timeout_s=120.0, patience_s=120.0) as client:
+        with self._client() as client:
             self._expected = {key: client.ask(f"What is the value of {key}?", text=CONTRACT).text for key in KEYS}
         self.done: Counter[str] = Counter()
         self.lost: list[str] = []
         self._threads = [threading.Thread(target=self._run, args=(seed,)) for seed in range(clients)]
         for thread in self._threads:
             thread.start()
+
+    def _client(self) -> Client:
+        return Client(self._address, self._access, timeout_s=120.0, patience_s=120.0)
 
     def stop(self) -> None:
         self._stop.set()
@@ -75,7 +82,7 @@ class Load:
             self._look,
             self._delete,
         )
-        with Client(self._address, timeout_s=120.0, patience_s=120.0) as client:
+        with self._client() as client:
             while not self._stop.is_set():
                 task = chance.choice(work)
                 try:
@@ -122,7 +129,7 @@ class Load:
             yield documents_pb2.ReadDocumentRequest(options=documents_pb2.ReadDocumentOptions())
             yield documents_pb2.ReadDocumentRequest(text=mark.encode())
 
-        call = client._documents.ReadDocument(parts(), timeout=60)
+        call = client._documents.ReadDocument(parts(), timeout=60, metadata=self._access.metadata)
         time.sleep(chance.random() * 0.05)
         call.cancel()
         with suppress(grpc.RpcError):
@@ -151,9 +158,10 @@ def _pass_on(lines: Iterator[str]) -> None:
 
 
 @contextmanager
-def server() -> Iterator[tuple[str, int]]:
-    """`glyph-rt serve`: its address and process id."""
-    command = [sys.executable, "-c", "from glyph_rt.cli import main; main()", "serve", "--address", "127.0.0.1:0"]
+def server(tokens: Path) -> Iterator[tuple[str, int, Access]]:
+    """`glyph-rt serve`: its address, its process id, and what it lets in."""
+    access = Access(token=add_token(tokens, "soak"))
+    command = [sys.executable, "-c", "from glyph_rt.cli import main; main()", "serve", "--address", "127.0.0.1:0", "--tokens", str(tokens)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
@@ -161,7 +169,7 @@ def server() -> Iterator[tuple[str, int]]:
         next(line for line in lines if "] serving" in line)
         threading.Thread(target=_pass_on, args=(lines,), daemon=True).start()
         try:
-            yield address, process.pid
+            yield address, process.pid, access
         finally:
             process.send_signal(signal.SIGTERM)
 
@@ -180,8 +188,8 @@ def slope(times: NDArray[np.float64], resident: NDArray[np.float64]) -> dict[str
 
 
 def soak(minutes: float, clients: int) -> dict[str, Any]:
-    with server() as (address, pid):
-        load = Load(address, clients)
+    with TemporaryDirectory() as folder, server(Path(folder) / "tokens") as (address, pid, access):
+        load = Load(address, access, clients)
         start = time.monotonic()
         times, resident = [], []
         while (now := time.monotonic() - start) < 60 * minutes:
@@ -189,7 +197,7 @@ def soak(minutes: float, clients: int) -> dict[str, Any]:
             resident.append(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB)
             time.sleep(1.0)
         load.stop()
-        with Client(address) as client:
+        with Client(address, access) as client:
             for document in list(client.list()):  # uploads that ended in the moment they were cancelled
                 client.delete(document.id)
             time.sleep(2.0)
