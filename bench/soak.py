@@ -2,10 +2,13 @@
 
     python bench/soak.py [--minutes 30] [--clients 8] [--json bench/results/soak.json]
 
-The embedded reader behind `glyph-rt serve` in its own process. Clients read documents, ask, cancel answers and uploads in the middle,
-send texts along, look at pages, list and delete. Every answer that is waited for is checked against the one it got at first. Resident
-memory is sampled every second; its slope is a least-squares line over the second half, when every cache has filled. At the end
-everything is deleted, and the accounts must be at zero. Exit code 1 when an answer was lost or wrong, or something was left.
+The embedded reader behind `glyph-rt serve --tokens` in its own process: with known callers no drawn or encoded pages are kept between
+readings, so that no cache, however bounded, fills for half an hour and looks like a leak. Clients read documents, ask, cancel answers and
+uploads in the middle, send texts along, look at pages, list and delete. Every answer that is waited for is checked against the one it got
+at first. Resident memory is sampled every second. The first third is warm-up, while pools fill, and is left out; the rest is averaged by
+the minute, since neighbouring seconds say nearly the same, and the slope is the least-squares line through these averages, with a 95 %
+interval from their scatter about it. At the end everything is deleted, and the accounts must be at zero. Exit code 1 when an answer was
+lost or wrong, or something was left.
 """
 
 from __future__ import annotations
@@ -23,33 +26,42 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
+from glyph_rt.service.access import Access
 from glyph_rt.service.client import Client, ServiceError
+from glyph_rt.service.tokens import add_token
 from glyph_rt.v1 import documents_pb2
 
 CONTRACT = (Path(__file__).parents[1] / "examples" / "contract.txt").read_text()
 KEYS = ("Pump type", "Hourly rate", "Notice period", "Supplier")
 MIB = 2**20
+# Student's t at 97.5 % for 1, 2, ... degrees of freedom; the last for all above.
+_T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09, 2.09)
 
 
 class Load:
     """Clients at work. `lost`: answers that should have come and did not, or came wrong."""
 
-    def __init__(self, address: str, clients: int) -> None:
-        self._address = address
+    def __init__(self, address: str, access: Access, clients: int) -> None:
+        self._address, self._access = address, access
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        with Client(address, timeout_s=120.0, patience_s=120.0) as client:
+        with self._client() as client:
             self._expected = {key: client.ask(f"What is the value of {key}?", text=CONTRACT).text for key in KEYS}
         self.done: Counter[str] = Counter()
         self.lost: list[str] = []
         self._threads = [threading.Thread(target=self._run, args=(seed,)) for seed in range(clients)]
         for thread in self._threads:
             thread.start()
+
+    def _client(self) -> Client:
+        return Client(self._address, self._access, timeout_s=120.0, patience_s=120.0)
 
     def stop(self) -> None:
         self._stop.set()
@@ -70,7 +82,7 @@ class Load:
             self._look,
             self._delete,
         )
-        with Client(self._address, timeout_s=120.0, patience_s=120.0) as client:
+        with self._client() as client:
             while not self._stop.is_set():
                 task = chance.choice(work)
                 try:
@@ -117,7 +129,7 @@ class Load:
             yield documents_pb2.ReadDocumentRequest(options=documents_pb2.ReadDocumentOptions())
             yield documents_pb2.ReadDocumentRequest(text=mark.encode())
 
-        call = client._documents.ReadDocument(parts(), timeout=60)
+        call = client._documents.ReadDocument(parts(), timeout=60, metadata=self._access.metadata)
         time.sleep(chance.random() * 0.05)
         call.cancel()
         with suppress(grpc.RpcError):
@@ -146,9 +158,10 @@ def _pass_on(lines: Iterator[str]) -> None:
 
 
 @contextmanager
-def server() -> Iterator[tuple[str, int]]:
-    """`glyph-rt serve`: its address and process id."""
-    command = [sys.executable, "-c", "from glyph_rt.cli import main; main()", "serve", "--address", "127.0.0.1:0"]
+def server(tokens: Path) -> Iterator[tuple[str, int, Access]]:
+    """`glyph-rt serve`: its address, its process id, and what it lets in."""
+    access = Access(token=add_token(tokens, "soak"))
+    command = [sys.executable, "-c", "from glyph_rt.cli import main; main()", "serve", "--address", "127.0.0.1:0", "--tokens", str(tokens)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
@@ -156,14 +169,27 @@ def server() -> Iterator[tuple[str, int]]:
         next(line for line in lines if "] serving" in line)
         threading.Thread(target=_pass_on, args=(lines,), daemon=True).start()
         try:
-            yield address, process.pid
+            yield address, process.pid, access
         finally:
             process.send_signal(signal.SIGTERM)
 
 
+def slope(times: NDArray[np.float64], resident: NDArray[np.float64]) -> dict[str, Any]:
+    """MiB per hour through the averages of minutes, with the ends of its 95 % interval; None where there are too few minutes for one."""
+    of_minute = ((times - times[0]) // 60).astype(int)
+    minutes = np.array([times[of_minute == m].mean() for m in np.unique(of_minute)]) / 3600
+    averages = np.array([resident[of_minute == m].mean() for m in np.unique(of_minute)])
+    found: dict[str, Any] = {"from_minute": round(float(times[0]) / 60, 1), "slope": None, "low": None, "high": None}
+    if len(minutes) > 3:
+        (steep, _), covariance = np.polyfit(minutes, averages, 1, cov=True)
+        margin = _T_95[min(len(minutes) - 2, len(_T_95)) - 1] * float(np.sqrt(covariance[0, 0]))
+        found |= {"slope": round(float(steep), 2), "low": round(float(steep) - margin, 2), "high": round(float(steep) + margin, 2)}
+    return found
+
+
 def soak(minutes: float, clients: int) -> dict[str, Any]:
-    with server() as (address, pid):
-        load = Load(address, clients)
+    with TemporaryDirectory() as folder, server(Path(folder) / "tokens") as (address, pid, access):
+        load = Load(address, access, clients)
         start = time.monotonic()
         times, resident = [], []
         while (now := time.monotonic() - start) < 60 * minutes:
@@ -171,14 +197,13 @@ def soak(minutes: float, clients: int) -> dict[str, Any]:
             resident.append(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB)
             time.sleep(1.0)
         load.stop()
-        with Client(address) as client:
+        with Client(address, access) as client:
             for document in list(client.list()):  # uploads that ended in the moment they were cancelled
                 client.delete(document.id)
             time.sleep(2.0)
             left = client.runtime()
-        half = len(times) // 2
-        slope = float(np.polyfit(times[half:], resident[half:], 1)[0]) * 3600
-    at = {"start": resident[0], "half": resident[half], "end": resident[-1], "most": max(resident)}
+    warm = len(times) // 3
+    at = {"start": resident[0], "warm": resident[warm], "end": resident[-1], "most": max(resident)}
     held = {name: getattr(left.load, name) for name in ("documents", "streams", "upload_bytes", "kept_bytes")}
     return {
         "minutes": minutes,
@@ -187,7 +212,7 @@ def soak(minutes: float, clients: int) -> dict[str, Any]:
         "lost": len(load.lost),
         "lost_examples": load.lost[:10],
         "resident_mib": {name: round(value, 1) for name, value in at.items()},
-        "slope_mib_per_hour_second_half": round(slope, 2),
+        "slope_mib_per_hour": slope(np.array(times[warm:]), np.array(resident[warm:])),
         "left": {"kv_bytes": left.memory.kv_used_bytes, **held},
     }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from glyph_rt.errors import InputError, LimitError, OptionError
 from glyph_rt.language import Channel, Drafter, KVSegment, KVTail, Lease, Past, Piece, Sampler, Sampling, Turn
-from glyph_rt.memory.arena import Reservation
+from glyph_rt.memory.arena import PlaceCallback, Reservation
 from glyph_rt.memory.limits import MIB
 from glyph_rt.quotes import Quote, Quoting, corrected, locate
 
@@ -126,6 +126,7 @@ class Answer:
         keep: bool = False,
         priority: int = 0,
         quoting: Quoting = Quoting.MARK,
+        on_wait: PlaceCallback = lambda place: None,
     ) -> None:
         self._asked = time.perf_counter()
         check_quoting(quoting, sampling)
@@ -142,9 +143,9 @@ class Answer:
             size = (len(prompt) + most) * model.kv_shape.bytes_per_token
             purpose = f"this question with up to {most} tokens of answer"
             _check_budget(document, size, purpose)
-            lease, restored = document.lease(priority)
+            lease, restored = document.lease(priority, on_wait)
             undo.callback(lease.release)
-            room = arena.reserve(size, purpose)
+            room = arena.reserve(size, purpose, on_wait)
             undo.callback(room.release)
             tail = KVTail(model.kv_shape, len(prompt) + most)
             self._memory = TurnMemory(tail, room, lease, stand, keep, arena.lock)

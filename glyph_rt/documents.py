@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from glyph_rt.answers import Answer, AnswerTimings, Usage
 from glyph_rt.errors import ClosedError, InputError
 from glyph_rt.language import Lease, PromptTemplate, Sampling, SegmentStore, StepLoop
-from glyph_rt.memory.arena import Arena, Reservation
+from glyph_rt.memory.arena import Arena, PlaceCallback, Reservation
 from glyph_rt.quotes import Quoting
 from glyph_rt.reading import Effort, PageName, PageReader
 from glyph_rt.typeset import Layout
@@ -25,12 +25,14 @@ __all__ = ["Answer", "AnswerTimings", "Document", "Means", "Progress", "Progress
 class Progress:
     """Where a reading stands: `done` of `total` through `stage`. A callback that raises stops the reading there."""
 
-    stage: str  # "layout", of long texts only, in code points; "read", drawn, encoded and prefilled, in pages
+    # "layout", of long texts only, in code points; "wait", for KV memory, of which `total` is the place in the queue, from 1; "read",
+    # drawn, encoded and prefilled, in pages.
+    stage: str
     done: int
     total: int
 
 
-ProgressCallback = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]  # must not block: while a reading waits, it is called under the arena's lock
 
 
 @dataclass(frozen=True)
@@ -128,19 +130,21 @@ class Document:
         keep: bool = False,
         priority: int = 0,
         quotes: Quoting = Quoting.MARK,
+        on_wait: PlaceCallback = lambda place: None,
     ) -> Answer:
         """Answer a question. Only the question is prefilled, and whatever of the document others had to be given room for.
 
         after: an answer that has ended and that this question refers to. keep: keep the turn's KV until the answer is closed, so that a
         question after it prefills nothing of it. priority: higher goes first, before any other. quotes: with EXACT, `Answer.text` has the
-        document's own characters where the model misread what it quotes; either way `Answer.quotes` tells of them.
+        document's own characters where the model misread what it quotes; either way `Answer.quotes` tells of them. on_wait: told the place
+        in the queue, from 1, while there is no room; see `Arena.reserve`.
 
         Raises InputError for a question that is empty or no Unicode text, OptionError for exact quotes in an answer of a constrained form,
         LimitError, before any work, when question and answer can never fit the context or the KV budget, BusyError when they found no room
         in time, and ClosedError after `close`.
         """
         check_question(question)
-        return Answer(self, question, sampling or Sampling(), after, keep, priority, Quoting.parse(quotes))
+        return Answer(self, question, sampling or Sampling(), after, keep, priority, Quoting.parse(quotes), on_wait)
 
     def append(self, text: str) -> Document:
         """A document of this one's text and `text` behind it. Only pages that differ are prefilled: the last one, and the new ones."""
@@ -148,7 +152,7 @@ class Document:
             raise ClosedError("this document was closed; read it again")
         return self.means.read(self.text + text, self.tenant, None)
 
-    def lease(self, priority: int = 0) -> tuple[Lease, Effort]:
+    def lease(self, priority: int = 0, on_wait: PlaceCallback = lambda place: None) -> tuple[Lease, Effort]:
         """The document's KV for whoever asked to release, brought back where it was gone, and what that took.
 
         Raises ClosedError, LimitError and BusyError.
@@ -158,7 +162,7 @@ class Document:
                 raise ClosedError("this document was closed; read it again")
             effort = Effort()
             purpose = f"bringing back a document of {self.measure.pages:,} pages ({self.tokens:,} tokens)"
-            return self.means.reader.bring_in(self._names, self._layout, purpose, effort, priority), effort
+            return self.means.reader.bring_in(self._names, self._layout, purpose, effort, priority, on_wait=on_wait), effort
 
     def evict(self) -> None:
         """Give the KV memory to others now, as far as no answer is using it. The document stays open."""

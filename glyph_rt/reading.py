@@ -13,7 +13,7 @@ from torch import Tensor
 
 from glyph_rt.identity import digest
 from glyph_rt.language import PAGES_AHEAD, KVSegment, KVTail, Lease, Past, PromptTemplate, SegmentStore, StepLoop
-from glyph_rt.memory.arena import Arena
+from glyph_rt.memory.arena import Arena, PlaceCallback, Reservation
 from glyph_rt.memory.byte_cache import ByteCache
 from glyph_rt.typeset import BLOCK, Layout, Page, Typesetter
 from glyph_rt.vision import MAX_BATCH, VisionEncoder
@@ -109,13 +109,20 @@ class PageReader:
         effort: Effort,
         priority: int = 0,
         advance: Callable[[int], None] = lambda done: None,
+        on_wait: PlaceCallback = lambda place: None,
     ) -> Lease:
         """A lease on the KV of all these pages. What is not there is copied back from host memory, or prefilled: from encoded pages where
         they are kept, else from pages drawn anew.
 
-        advance: called with the number of pages that are there; what it raises stops the reading. Raises LimitError and BusyError when KV
-        memory does not suffice.
+        advance: called with the number of pages that are there; what it raises stops the reading. on_wait: see `Arena.reserve`. Raises
+        LimitError and BusyError when KV memory does not suffice.
         """
+
+        def reserve(size: int) -> Reservation:
+            reservation = self.arena.reserve(size, purpose, on_wait)
+            effort.charge("wait_s")
+            return reservation
+
         keys = [name.key for name in names]
         lease = self.store.pin(keys)
         try:
@@ -123,11 +130,11 @@ class PageReader:
                 lease.release()  # what is shared is part of something too large to stay beside the rest: it must be free to go
                 lease = self.store.pin(())
             while (found := self.store.host_copy(keys[lease.pages :])) is not None:
-                lease = self._copy_back(lease, names, *found, purpose, effort)
+                lease = self._copy_back(lease, names, *found, reserve, effort)
             if lease.pages:
                 advance(lease.pages)
             if lease.pages < len(names):
-                lease = self._prefill(lease, names, layout, purpose, effort, priority, advance)
+                lease = self._prefill(lease, names, layout, reserve, effort, priority, advance)
             return lease
         except BaseException:
             lease.release()
@@ -137,11 +144,16 @@ class PageReader:
         return sum(name.tokens for name in names) * self.loop.model.kv_shape.bytes_per_token
 
     def _copy_back(
-        self, lease: Lease, names: Sequence[PageName], copy: KVSegment, ends: tuple[int, ...], purpose: str, effort: Effort
+        self,
+        lease: Lease,
+        names: Sequence[PageName],
+        copy: KVSegment,
+        ends: tuple[int, ...],
+        reserve: Callable[[int], Reservation],
+        effort: Effort,
     ) -> Lease:
         """`lease`, extended by pages that host memory holds."""
-        reservation = self.arena.reserve(copy.kv.nbytes, purpose)
-        effort.charge("wait_s")
+        reservation = reserve(copy.kv.nbytes)
         try:
             keys = [name.key for name in names[lease.pages : lease.pages + len(ends)]]
             lease = self.store.extend(lease, keys, ends, copy.copied_to(self.loop.model.device), reservation)
@@ -156,15 +168,14 @@ class PageReader:
         lease: Lease,
         names: Sequence[PageName],
         layout: Layout,
-        purpose: str,
+        reserve: Callable[[int], Reservation],
         effort: Effort,
         priority: int,
         advance: Callable[[int], None],
     ) -> Lease:
         """`lease`, extended by the pages behind it."""
         new, before = names[lease.pages :], lease.pages
-        reservation = self.arena.reserve(self._bytes(new), purpose)
-        effort.charge("wait_s")
+        reservation = reserve(self._bytes(new))
         try:
             tail = KVTail(self.loop.model.kv_shape, sum(name.tokens for name in new))
             with closing(self.loop.reading(Past(lease.segments, tail), priority)) as reading:

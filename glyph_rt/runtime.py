@@ -151,7 +151,11 @@ class Runtime:
                 if progress is not None:
                     progress(Progress("read", done, measure.pages))
 
-            lease = means.reader.bring_in(names, layout, purpose, effort, priority, advance)
+            def on_wait(place: int) -> None:
+                if progress is not None:
+                    progress(Progress("wait", 0, place))
+
+            lease = means.reader.bring_in(names, layout, purpose, effort, priority, advance, on_wait)
             try:
                 return Document(means, layout, names, source, tenant, room, effort)
             finally:

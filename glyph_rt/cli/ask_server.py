@@ -30,10 +30,17 @@ def run(options: AskOptions, server: Connection) -> None:
     text = read_text(options.file, parse_size(options.text_bytes))
     with Client(server.address, server.access()) as client:
         with page_progress("reading") as progress:
-            document = client.read(text, _pages(progress), system=options.system)
+            document = client.read(text, _reading(progress), system=options.system)
         try:
             thinking = options.thinking or options.as_json  # which reports thoughts in any case
-            with client.ask(options.question, document=document.id, thinking=thinking, quotes=options.quotes, **drawing) as reply:
+            with client.ask(
+                options.question,
+                document=document.id,
+                thinking=thinking,
+                quotes=options.quotes,
+                on_wait=_tell_place,
+                **drawing,
+            ) as reply:
                 for piece in reply.pieces():
                     if piece.channel == answers_pb2.ANSWER_CHANNEL_THINKING:
                         if options.thinking:
@@ -51,11 +58,20 @@ def run(options: AskOptions, server: Connection) -> None:
         )
 
 
-def _pages(show: Callable[[documents_pb2.ReadProgress], None] | None) -> Callable[[documents_pb2.ReadProgress], None] | None:
-    """`show` for the stage that is counted in pages."""
-    if show is None:
-        return None
-    return lambda progress: show(progress) if progress.stage == documents_pb2.READ_STAGE_READ else None
+def _reading(show: Callable[[documents_pb2.ReadProgress], None] | None) -> Callable[[documents_pb2.ReadProgress], None]:
+    """`show` for the stage that is counted in pages, and a line for every place in a queue."""
+
+    def advance(progress: documents_pb2.ReadProgress) -> None:
+        if progress.stage == documents_pb2.READ_STAGE_WAIT:
+            _tell_place(progress.total)
+        elif progress.stage == documents_pb2.READ_STAGE_READ and show is not None:
+            show(progress)
+
+    return advance
+
+
+def _tell_place(place: int) -> None:
+    print(f"the server is busy: place {place} in its queue", file=sys.stderr)
 
 
 def report(document: documents_pb2.Document, reply: Reply, text: str) -> dict[str, Any]:

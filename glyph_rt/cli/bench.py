@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glyph_rt.cli.connection import CaOption, CertOption, Connection, InsecureOption, KeyOption, TokenOption
+from glyph_rt.cli.connection import Credentials, with_credentials
 from glyph_rt.errors import OptionError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def bench() -> None:
 
 
 @app.command()
+@with_credentials
 def serve(
     file: Annotated[str, typer.Argument(help="The text that is asked about, or - for standard input.")],
     server: Annotated[str, typer.Option(metavar="ADDRESS", help="The server.")] = "127.0.0.1:50051",
@@ -41,31 +42,22 @@ def serve(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also draw the distributions (.svg, .png); needs the `bench` extra.")
     ] = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
-    token_file: TokenOption = None,
-    insecure: InsecureOption = False,
+    *,
+    credentials: Credentials,
 ) -> None:
     """Ask a server about FILE, and print TTFT, ITL, TPOT, E2E latency and throughput: cold, and with the document read, apart."""
     import asyncio
 
-    import grpc
-
     from glyph_rt.memory.limits import Limits
-    from glyph_rt.service.client import ServiceError
     from glyph_rt.service.load import Pace, Target, measure
     from glyph_rt.texts import read_text
 
     objectives = _objectives(goodput or [])
     if min(requests, cold) < 0 or clients < 1 or (rate is not None and not 0 < rate < 1e6) or requests + cold < 1:
         raise OptionError("requests and cold must be 0 or more and one of them above, clients 1 or more, rate above 0")
-    access = Connection(server, ca, cert, key, token_file, insecure).access()
+    access = credentials.access()
     target = Target(server, access, read_text(file, Limits().text_bytes), question or [QUESTION], max_new_tokens)
-    try:
-        phases = asyncio.run(measure(target, Pace(cold, clients, rate), Pace(requests, clients, rate), objectives))
-    except grpc.RpcError as error:
-        raise ServiceError(error) from None
+    phases = asyncio.run(measure(target, Pace(cold, clients, rate), Pace(requests, clients, rate), objectives))
     load = f"{rate:g} a second" if rate is not None else f"{clients} clients"
     print("\n\n".join(table(phase, load) for phase in phases))
     if out is not None:

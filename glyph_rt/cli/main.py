@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from glyph_rt.cli.bench import app as bench
-from glyph_rt.cli.connection import CaOption, CertOption, Connection, InsecureOption, KeyOption, TokenOption
+from glyph_rt.cli.connection import Connection, Credentials, with_credentials
 from glyph_rt.cli.engines import app as engines
 from glyph_rt.cli.token import app as token
 from glyph_rt.errors import GlyphError
@@ -62,6 +62,7 @@ TextBytesOption = Annotated[str, typer.Option("--text-bytes", metavar="SIZE", he
 
 
 @app.command()
+@with_credentials
 def ask(
     file: Annotated[str, typer.Argument(help="A text file in UTF-8, or - for standard input.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
@@ -98,17 +99,14 @@ def ask(
     server: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Have a running `glyph-rt serve` answer; no model is loaded here.")
     ] = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
-    token_file: TokenOption = None,
-    insecure: InsecureOption = False,
+    *,
+    credentials: Credentials,
 ) -> None:
     """Answer QUESTION from FILE: render it to pages, encode them, and decode the answer."""
     from glyph_rt.cli.ask import AskOptions, Drawing, Length, run
     from glyph_rt.quotes import Quoting
 
-    at = None if server is None else Connection(server, ca, cert, key, token_file, insecure)
+    at = None if server is None else Connection(server, credentials)
     drawing = Drawing(
         max_new_tokens, temperature, seed, draft, top_k, top_p, min_p, repetition_penalty, tuple(stop or ()), json_schema, regex
     )
@@ -259,20 +257,18 @@ def serve(
 
 
 @app.command()
+@with_credentials
 def top(
     server: Annotated[str, typer.Option(metavar="ADDRESS", help="The server.")] = "127.0.0.1:50051",
     interval: Annotated[float, typer.Option(help="Seconds between two looks.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Look once and print it; so also when the output is no terminal.")] = False,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
-    token_file: TokenOption = None,
-    insecure: InsecureOption = False,
+    *,
+    credentials: Credentials,
 ) -> None:
     """Watch a running server: what it does, and what it holds of what it may hold."""
     from glyph_rt.cli.top import run
 
-    run(Connection(server, ca, cert, key, token_file, insecure), interval, once)
+    run(Connection(server, credentials), interval, once)
 
 
 @app.command()

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from glyph_rt.errors import BusyError, ClosedError, LimitError
 from glyph_rt.memory.limits import MIB
 
+PlaceCallback = Callable[[int], None]  # told a place in the queue, from 1
+
 
 class _Block:
     """Bytes set aside, and how many handles hold them."""
@@ -66,15 +68,18 @@ class Arena:
         with self.lock:
             return self._used
 
-    def reserve(self, size: int, purpose: str) -> Reservation:
+    def reserve(self, size: int, purpose: str, on_wait: PlaceCallback = lambda place: None) -> Reservation:
         """Set `size` bytes aside, waiting for room if there is a place to wait.
+
+        on_wait: told the place in the queue whenever who waits looks for room, at first and then after every change. It runs under `lock`,
+        so it must neither wait nor reserve; what it raises ends the waiting.
 
         Raises LimitError, with the figures and the knob, for what can never fit, and BusyError for what may fit later.
         """
         self.check_size(size, purpose)
         with self.lock:
             if self._queue or not self._make_room(size):
-                self._wait(size, purpose)
+                self._wait(size, purpose, on_wait)
             block = _Block(size)
             self._blocks.add(block)
             self._used += size
@@ -89,7 +94,7 @@ class Arena:
             )
 
     def recheck(self) -> None:
-        """Something can be reclaimed that could not be before: let those who wait look again."""
+        """Something can be reclaimed that could not be before, or somebody waits in vain: let those who wait look again."""
         with self.lock:
             self._freed.notify_all()
 
@@ -105,17 +110,25 @@ class Arena:
             self.reclaim(size - (self.budget - self._used))
         return self.budget - self._used >= size
 
-    def _wait(self, size: int, purpose: str) -> None:
+    def _wait(self, size: int, purpose: str, on_wait: PlaceCallback) -> None:
         """Returns with `size` bytes free. Raises BusyError when there is no place to wait, or it took too long."""
-        place = object()
+        mark = object()
+
+        def look() -> bool:
+            place = 1 + self._queue.index(mark)
+            if place == 1 and self._make_room(size):
+                return True
+            on_wait(place)
+            return False
+
         waited = len(self._queue) < self._places and self._wait_s > 0
         if waited:
-            self._queue.append(place)
+            self._queue.append(mark)
             try:
-                if self._freed.wait_for(lambda: self._queue[0] is place and self._make_room(size), self._wait_s):
+                if self._freed.wait_for(look, self._wait_s):
                     return
             finally:
-                self._queue.remove(place)
+                self._queue.remove(mark)
                 self._freed.notify_all()
         waited_for = f"after {self._wait_s:g} s of waiting" if waited else f"and {len(self._queue)} requests wait already"
         raise BusyError(

@@ -62,18 +62,23 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
             sampling, quoting = _sampling(request.sampling), _quoting(request.quotes)
             check_quoting(quoting, sampling)
             with ExitStack() as cleanup:
-                subject = await self._subject(request, call, cleanup)
+                subject = await self._subject(request, context, call, cleanup)
                 call.stage = "prefill"
                 run = AnswerRun(
                     desk.workers.answerers,
-                    lambda: subject.document.ask(request.question, sampling, after=subject.after, quotes=quoting),
+                    lambda on_wait: subject.document.ask(request.question, sampling, after=subject.after, quotes=quoting, on_wait=on_wait),
                     lambda answer: _done(answer, subject.inline),
                     request.thinking,
                 )
                 cleanup.callback(run.close)
+                async for place in run.places():
+                    call.stage = "queue"
+                    await _tell_place(context, place)
+                call.stage = "prefill"
                 answer = await run.start()
-                cached = 0 if subject.inline else answer.usage.cached_tokens
-                accepted = pb.AnswerAccepted(prompt_tokens=answer.usage.prompt_tokens, cached_tokens=cached)
+                usage = answer.usage
+                cached = 0 if subject.inline else usage.cached_tokens
+                accepted = pb.AnswerAccepted(prompt_tokens=usage.prompt_tokens, cached_tokens=cached)
                 await context.write(pb.AskResponse(accepted=accepted))
                 last = 0.0
                 async for piece in run.pieces():
@@ -91,7 +96,7 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
                 self._note(call, done)
                 await context.write(pb.AskResponse(done=done))
 
-    async def _subject(self, request: pb.AskRequest, call: Call, cleanup: ExitStack) -> Subject:
+    async def _subject(self, request: pb.AskRequest, context: Context, call: Call, cleanup: ExitStack) -> Subject:
         """What is asked about; a document that was read for this question only goes with `cleanup`."""
         desk, limits = self._desk, call.runtime.limits
         kind = request.WhichOneof("subject")
@@ -120,11 +125,15 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         text, system = request.text, request.system
         call.facts["bytes"], call.stage = size, "read"
         reading = Reading(
-            desk.workers.readers,
+            desk.workers,
             lambda progress: call.runtime.read(text, progress, system=system, tenant=call.tenant),
             lambda: desk.uploads.give(size),
         )
         try:
+            async for step in reading.progress():
+                call.stage = "queue" if step.stage == "wait" else "read"
+                if step.stage == "wait":
+                    await _tell_place(context, step.total)
             document = await reading.document()
         finally:
             reading.close()
@@ -142,6 +151,10 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
             telemetry.stage("restore", timings.restore_s)
         telemetry.answered(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, timings.first_piece_s, timings.decode_s)
         call.facts |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+
+
+async def _tell_place(context: Context, place: int) -> None:
+    await context.write(pb.AskResponse(waiting=pb.AnswerWaiting(place=place)))
 
 
 def _sampling(options: pb.SamplingOptions) -> Sampling:

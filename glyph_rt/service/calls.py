@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 import grpc
 
-from glyph_rt.errors import DeadlineError, InputError, LimitError, UnavailableError
+from glyph_rt.errors import BusyError, DeadlineError, InputError, LimitError, UnavailableError
 from glyph_rt.runtime import Runtime
 from glyph_rt.service.audit import AuditLog, Fact
 from glyph_rt.service.auth import tenant_of
@@ -119,12 +119,15 @@ class Desk:
         span = None if self._tracing is None else self._tracing.begin(method, dict(context.invocation_metadata() or ()))
         try:
             call = Call(self._ready(), tenant_of(context))
-            with ExitStack() as held:
-                if stream:
-                    held.enter_context(self._shares.held(call.tenant))
-                    held.enter_context(self.streams.held())
+            if stream:
+                self._take_stream(call.tenant)
+            try:
                 async with clock:
                     yield call
+            finally:
+                if stream:
+                    self.streams.give()
+                    self._shares.give(call.tenant)
         except (asyncio.CancelledError, grpc.aio.InternalError):  # the latter: a write found nobody there any more
             left = context.time_remaining()
             code = grpc.StatusCode.CANCELLED if left is None or left > 0 else grpc.StatusCode.DEADLINE_EXCEEDED
@@ -139,6 +142,8 @@ class Desk:
                 self.telemetry.refused(reason)
             await context.abort(code, status.message, ((DETAILS, status.SerializeToString()),))
         finally:
+            if call is not None and code != grpc.StatusCode.OK:
+                call.runtime.arena.recheck()  # work of this call that waits for memory notices that nobody wants it
             seconds = time.perf_counter() - start
             self.telemetry.ended(method, code.name, seconds)
             facts = {} if call is None else {"tenant": call.tenant, **call.facts}
@@ -150,6 +155,15 @@ class Desk:
             self._calls -= 1
             if self._calls == 0:
                 self._quiet.set()
+
+    def _take_stream(self, tenant: str) -> None:
+        """Raises BusyError, with nothing taken, when the tenant or the server has enough under way."""
+        self._shares.take(tenant)
+        try:
+            self.streams.take()
+        except BusyError:
+            self._shares.give(tenant)
+            raise
 
     def _ready(self) -> Runtime:
         """Raises UnavailableError while no call can be taken."""

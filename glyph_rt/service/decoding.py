@@ -6,7 +6,7 @@ refuse as INVALID_ARGUMENT.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -23,17 +23,28 @@ _KINDS = {
 }
 
 
-class LenientDecoding(grpc.aio.ServerInterceptor):
-    """Hands malformed requests of glyph_rt's own services to their handlers as None."""
+class LenientRegistry:
+    """Takes services in a server's stead, for the generated `add_..._to_server`: their handlers get malformed requests as None.
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler:
-        handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith("/glyph_rt."):
-            return handler
-        make, name = _KINDS[handler.request_streaming, handler.response_streaming]
-        return make(getattr(handler, name), _lenient(handler.request_deserializer), handler.response_serializer)
+    An interceptor would do it too, and cost every call a good part of what gRPC itself does.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """The service's methods by name."""
+        lenient = {name: _with_lenient_decoding(handler) for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, lenient),))
+        self._server.add_registered_method_handlers(service, lenient)
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """The same methods in another form, which the other method makes itself."""
+
+
+def _with_lenient_decoding(handler: Handler) -> Handler:
+    make, name = _KINDS[handler.request_streaming, handler.response_streaming]
+    return make(getattr(handler, name), _lenient(handler.request_deserializer), handler.response_serializer)
 
 
 def _lenient(decode: Callable[[bytes], object]) -> Callable[[bytes], object]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from glyph_rt.typeset import Page
 
 Part = pb.ReadDocumentRequest | pb.AppendDocumentRequest
-_STAGES = {"layout": pb.READ_STAGE_LAYOUT, "read": pb.READ_STAGE_READ}
+_STAGES = {"layout": pb.READ_STAGE_LAYOUT, "wait": pb.READ_STAGE_WAIT, "read": pb.READ_STAGE_READ}
 DEFAULT_PAGE, MOST_PER_PAGE = 50, 100  # documents of one ListDocuments response
 
 
@@ -103,10 +103,10 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
             await progress(pb.ReadProgress(stage=pb.READ_STAGE_RECEIVED, done=size, total=size))
             # From here on the worker gives the upload's bytes back, when it has let go of the text.
             call.stage = "queue"
-            reading = Reading(desk.workers.readers, read, upload.close)
-            async for page in reading.progress():
-                call.stage = "read"
-                await progress(pb.ReadProgress(stage=_STAGES[page.stage], done=page.done, total=page.total))
+            reading = Reading(desk.workers, read, upload.close)
+            async for step in reading.progress():
+                call.stage = "queue" if step.stage == "wait" else "read"
+                await progress(pb.ReadProgress(stage=_STAGES[step.stage], done=step.done, total=step.total))
             document = await reading.document()
             note_reading(desk, call, reading.queued_s, document)
             call.stage = "send"

@@ -41,7 +41,8 @@ class Library:
         self._shares = Shares(limits.tenant_documents, "documents")
         self._entries: dict[str, Entry] = {}  # oldest first
         self._used_at: dict[str, float] = {}
-        self._answers: dict[str, dict[str, Answer]] = {}  # by document and conversation, oldest first; they hold no KV memory
+        # By document and conversation, oldest first, with the tokens of each; they hold no KV memory.
+        self._answers: dict[str, dict[str, tuple[Answer, int]]] = {}
         self._promised = 0  # readings under way that will become entries
         self._number = 0
 
@@ -116,8 +117,8 @@ class Library:
             return ""
         kept = self._answers.setdefault(entry.id, {})
         identity = secrets.token_hex(16)
-        kept[identity] = answer
-        while len(kept) > MOST_ANSWERS or sum(map(_turn_tokens, kept.values())) > MOST_TOKENS:
+        kept[identity] = answer, _turn_tokens(answer)
+        while len(kept) > MOST_ANSWERS or sum(tokens for _, tokens in kept.values()) > MOST_TOKENS:
             del kept[next(iter(kept))]
         return identity if identity in kept else ""
 
@@ -130,7 +131,7 @@ class Library:
         if found is None:
             told = "no such conversation on this document: too long ago, or never made"
             raise NotFoundError(told, public=told)
-        return found
+        return found[0]
 
     def remove(self, tenant: str, identity: str) -> None:
         """Forget a document; answers that run on it keep its memory until they end. Raises as `get`."""

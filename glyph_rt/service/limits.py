@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from glyph_rt.errors import BusyError, OptionError
@@ -79,15 +77,6 @@ class Quota:
             self._used -= amount
             assert self._used >= 0, "more was given back than taken"
 
-    @contextmanager
-    def held(self, amount: int = 1) -> Iterator[None]:
-        """Take for as long as the block runs."""
-        self.take(amount)
-        try:
-            yield
-        finally:
-            self.give(amount)
-
 
 class Shares:
     """How many of something each tenant has taken, at most `limit` each; None: no limit. Used from the event loop only."""
@@ -110,12 +99,3 @@ class Shares:
         self._taken[tenant] -= 1
         if self._taken[tenant] == 0:
             del self._taken[tenant]
-
-    @contextmanager
-    def held(self, tenant: str) -> Iterator[None]:
-        """Take for as long as the block runs."""
-        self.take(tenant)
-        try:
-            yield
-        finally:
-            self.give(tenant)

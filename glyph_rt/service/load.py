@@ -13,14 +13,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import grpc
-
 from glyph_rt.service.access import Access
-from glyph_rt.v1 import answers_pb2, answers_pb2_grpc, documents_pb2, documents_pb2_grpc
+from glyph_rt.service.client import AsyncClient, ServiceError
 
 PERCENTILES = (50, 90, 99)
 
@@ -125,36 +123,33 @@ def statistics_of(values: Sequence[float]) -> dict[str, float]:
 
 async def measure(target: Target, cold: Pace, warm: Pace, objectives_s: dict[str, float]) -> list[Phase]:
     """Cold: every request sends its text along, changed a little, so that nothing of it is in any cache. Warm: the document was read
-    before. A pace of no requests leaves its phase out. Raises grpc.RpcError when the document cannot be read.
+    before. A pace of no requests leaves its phase out. Raises ServiceError when the document cannot be read.
     """
     phases = []
-    async with target.access.channel(target.address, aio=True) as channel:
-        ask = answers_pb2_grpc.AnswerServiceStub(channel).Ask
-        sampling = answers_pb2.SamplingOptions(max_new_tokens=target.max_new_tokens)
+    async with AsyncClient(target.address, target.access, timeout_s=target.timeout_s) as client:
 
-        async def run(name: str, pace: Pace, subject: Callable[[int], dict[str, Any]]) -> None:
-            def request(number: int) -> answers_pb2.AskRequest:
-                question = target.questions[number % len(target.questions)]
-                return answers_pb2.AskRequest(question=question, sampling=sampling, **subject(number))
+        async def run(name: str, pace: Pace, subject: Callable[[int], dict[str, str]]) -> None:
+            def send(number: int, due: float) -> Coroutine[Any, Any, Sample]:
+                return _ask(client, target, target.questions[number % len(target.questions)], subject(number), due)
 
             start = time.perf_counter()
-            samples = await _loop(pace, lambda number, due: _ask(ask, target, request(number), due))
+            samples = await _loop(pace, send)
             phases.append(Phase(name, tuple(samples), time.perf_counter() - start, objectives_s))
 
         if cold.requests:
             await run("cold", cold, lambda number: {"text": f"{number:x}{time.time_ns():x}\n{target.text}"})
         if warm.requests:
-            documents: Any = documents_pb2_grpc.DocumentServiceStub(channel)
-            identity = await _read(documents, target)
+            document = await client.read(target.text)
             try:
-                await _ask(ask, target, answers_pb2.AskRequest(question=target.questions[0], document_id=identity), time.perf_counter())
-                await run("warm", warm, lambda _: {"document_id": identity})
+                subject = {"document": document.id}
+                await _ask(client, target, target.questions[0], subject, time.perf_counter())
+                await run("warm", warm, lambda _: subject)
             finally:
-                await documents.DeleteDocument(documents_pb2.DeleteDocumentRequest(id=identity), metadata=target.access.metadata)
+                await client.delete(document.id)
     return phases
 
 
-async def _loop(pace: Pace, send: Callable[[int, float], Any]) -> list[Sample]:
+async def _loop(pace: Pace, send: Callable[[int, float], Coroutine[Any, Any, Sample]]) -> list[Sample]:
     """Send `pace.requests` requests, each with its number and when it is due."""
     if pace.rate is None:
         numbers = iter(range(pace.requests))
@@ -172,35 +167,18 @@ async def _loop(pace: Pace, send: Callable[[int, float], Any]) -> list[Sample]:
     return list(await asyncio.gather(*tasks))
 
 
-async def _ask(ask: Any, target: Target, request: answers_pb2.AskRequest, due: float) -> Sample:
+async def _ask(client: AsyncClient, target: Target, question: str, subject: dict[str, str], due: float) -> Sample:
     first = last = 0.0
     gaps: list[float] = []
-    tokens = 0
     try:
-        async for event in ask(request, timeout=target.timeout_s, metadata=target.access.metadata):
+        reply = client.ask(question, document=subject.get("document"), text=subject.get("text"), max_new_tokens=target.max_new_tokens)
+        async for _ in reply.pieces():
             now = time.perf_counter()
-            kind = event.WhichOneof("event")
-            if kind == "piece":
-                if first:
-                    gaps.append(now - last)
-                first, last = first or now, now
-            elif kind == "done":
-                tokens = event.done.usage.completion_tokens
-    except grpc.RpcError as error:
-        call: Any = error
-        return Sample(0.0, (), 0.0, 0, call.code().name)
+            if first:
+                gaps.append(now - last)
+            first, last = first or now, now
+    except ServiceError as error:
+        return Sample(0.0, (), 0.0, 0, error.code.name)
     end = time.perf_counter()
-    return Sample((first or end) - due, tuple(gaps), end - due, tokens)
-
-
-async def _read(documents: Any, target: Target) -> str:
-    async def parts() -> AsyncIterator[documents_pb2.ReadDocumentRequest]:
-        yield documents_pb2.ReadDocumentRequest(options=documents_pb2.ReadDocumentOptions())
-        data = target.text.encode()
-        for start in range(0, len(data), 2**18):
-            yield documents_pb2.ReadDocumentRequest(text=data[start : start + 2**18])
-
-    identity = ""
-    async for event in documents.ReadDocument(parts(), timeout=target.timeout_s, metadata=target.access.metadata):
-        identity = event.document.id or identity
-    return identity
+    assert reply.done is not None, "an answer ended without its figures"
+    return Sample((first or end) - due, tuple(gaps), end - due, reply.done.usage.completion_tokens)

@@ -27,7 +27,7 @@ from glyph_rt.service.answers import AnswerService
 from glyph_rt.service.audit import AuditLog
 from glyph_rt.service.auth import Security, TokenAuthentication
 from glyph_rt.service.calls import Desk
-from glyph_rt.service.decoding import LenientDecoding
+from glyph_rt.service.decoding import LenientRegistry
 from glyph_rt.service.documents import DocumentService
 from glyph_rt.service.limits import ServiceLimits
 from glyph_rt.service.logs import LOG, phase
@@ -102,9 +102,9 @@ class Server:
     def _make(self) -> grpc.aio.Server:
         """A gRPC server with all services, not listening yet."""
         limits = self.desk.limits
-        interceptors: list[grpc.aio.ServerInterceptor] = [LenientDecoding()]
+        interceptors: list[grpc.aio.ServerInterceptor] = []
         if self._tokens is not None:
-            interceptors.insert(0, TokenAuthentication(self._tokens, lambda: self.desk.telemetry.refused("UNKNOWN_CALLER")))
+            interceptors.append(TokenAuthentication(self._tokens, lambda: self.desk.telemetry.refused("UNKNOWN_CALLER")))
         server = grpc.aio.server(
             interceptors=interceptors,
             maximum_concurrent_rpcs=limits.streams + _SPARE_CALLS,
@@ -118,9 +118,10 @@ class Server:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),  # clients may ping every 20 s
             ],
         )
-        documents_pb2_grpc.add_DocumentServiceServicer_to_server(DocumentService(self.desk), server)
-        answers_pb2_grpc.add_AnswerServiceServicer_to_server(AnswerService(self.desk), server)
-        runtime_pb2_grpc.add_RuntimeServiceServicer_to_server(RuntimeService(self.desk), server)
+        registry = LenientRegistry(server)
+        documents_pb2_grpc.add_DocumentServiceServicer_to_server(DocumentService(self.desk), registry)
+        answers_pb2_grpc.add_AnswerServiceServicer_to_server(AnswerService(self.desk), registry)
+        runtime_pb2_grpc.add_RuntimeServiceServicer_to_server(RuntimeService(self.desk), registry)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server

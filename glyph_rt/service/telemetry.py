@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -61,7 +62,9 @@ class Telemetry:
             ("stage",),
             registry=self.registry,
         )
-
+        # Finding a metric by its labels costs more than counting; all labels are out of fixed sets, so these stay few.
+        self._calls_of, self._seconds_of = cache(self._calls.labels), cache(self._seconds.labels)
+        self._stage_of = cache(self._stages.labels)
         self._revivals = Counter(
             "glyph_rt_listener_restarts", "Malformed requests that gRPC stopped listening over.", registry=self.registry
         )
@@ -76,8 +79,8 @@ class Telemetry:
 
     def ended(self, method: str, code: str, seconds: float) -> None:
         """A call has ended."""
-        self._calls.labels(method, code).inc()
-        self._seconds.labels(method).observe(seconds)
+        self._calls_of(method, code).inc()
+        self._seconds_of(method).observe(seconds)
 
     def refused(self, reason: str) -> None:
         """A call was refused."""
@@ -91,7 +94,7 @@ class Telemetry:
     def stage(self, name: str, seconds: float) -> None:
         """A stage has ended: queue, memory (waiting for KV), typeset, encode, read (the document's prefill), restore (bringing a document's
         KV back), prefill (the question's, restoring and waiting included) or decode."""
-        self._stages.labels(name).observe(seconds)
+        self._stage_of(name).observe(seconds)
 
     def piece(self, seconds: float) -> None:
         """A piece came `seconds` after the one before."""

@@ -93,14 +93,22 @@ class SamplingOptions(_message.Message):
     def __init__(self, max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., seed: _Optional[int] = ..., draft: _Optional[bool] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ..., json_schema: _Optional[str] = ..., regex: _Optional[str] = ...) -> None: ...
 
 class AskResponse(_message.Message):
-    __slots__ = ("accepted", "piece", "done")
+    __slots__ = ("accepted", "piece", "done", "waiting")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     PIECE_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     accepted: AnswerAccepted
     piece: AnswerPiece
     done: AnswerDone
-    def __init__(self, accepted: _Optional[_Union[AnswerAccepted, _Mapping]] = ..., piece: _Optional[_Union[AnswerPiece, _Mapping]] = ..., done: _Optional[_Union[AnswerDone, _Mapping]] = ...) -> None: ...
+    waiting: AnswerWaiting
+    def __init__(self, accepted: _Optional[_Union[AnswerAccepted, _Mapping]] = ..., piece: _Optional[_Union[AnswerPiece, _Mapping]] = ..., done: _Optional[_Union[AnswerDone, _Mapping]] = ..., waiting: _Optional[_Union[AnswerWaiting, _Mapping]] = ...) -> None: ...
+
+class AnswerWaiting(_message.Message):
+    __slots__ = ("place",)
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    place: int
+    def __init__(self, place: _Optional[int] = ...) -> None: ...
 
 class AnswerAccepted(_message.Message):
     __slots__ = ("prompt_tokens", "cached_tokens")

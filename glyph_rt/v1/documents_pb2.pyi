@@ -16,10 +16,12 @@ class ReadStage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     READ_STAGE_RECEIVED: _ClassVar[ReadStage]
     READ_STAGE_LAYOUT: _ClassVar[ReadStage]
     READ_STAGE_READ: _ClassVar[ReadStage]
+    READ_STAGE_WAIT: _ClassVar[ReadStage]
 READ_STAGE_UNSPECIFIED: ReadStage
 READ_STAGE_RECEIVED: ReadStage
 READ_STAGE_LAYOUT: ReadStage
 READ_STAGE_READ: ReadStage
+READ_STAGE_WAIT: ReadStage
 
 class Document(_message.Message):
     __slots__ = ("id", "digest", "pages", "visual_tokens", "text_tokens", "characters", "missing_characters", "compression", "kv_bytes", "create_time", "timings", "prefilled_tokens")

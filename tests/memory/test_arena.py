@@ -155,3 +155,40 @@ def test_who_waits_looks_again_when_something_becomes_idle(wake: Callable[[Reser
     arena.recheck()
     thread.join(10)
     assert order == ["b"]
+
+
+def test_who_waits_is_told_its_place_and_may_leave() -> None:
+    arena = Arena(100, "KV memory", "--kv-bytes", waiting=3, wait_s=30)
+    held = arena.reserve(100, "a")
+    told: dict[str, list[int]] = {"b": [], "c": [], "d": []}
+    gone = threading.Event()
+
+    def wait(name: str) -> None:
+        def note(place: int) -> None:
+            told[name].append(place)
+            if name == "b" and gone.is_set():
+                raise InterruptedError
+
+        try:
+            arena.reserve(50, name, note)
+        except InterruptedError:
+            told[name].append(-1)
+
+    threads = [threading.Thread(target=wait, args=(name,)) for name in told]
+    for number, thread in enumerate(threads, 1):
+        thread.start()
+        end = time.monotonic() + 10
+        while len(arena._queue) < number:
+            assert time.monotonic() < end
+            time.sleep(0.001)
+    assert told == {"b": [1], "c": [2], "d": [3]}
+    gone.set()
+    arena.recheck()
+    threads[0].join(10)
+    held.release()
+    for thread in threads:
+        thread.join(10)
+    assert told["b"] == [1, 1, -1] and told["c"][-1] == 1 and told["d"][-1] == 2 and not arena._queue
+    assert arena.used == 100
+    assert arena.reserve(0, "e", lambda place: pytest.fail("it need not wait"))
+    arena.check_integrity()

@@ -312,7 +312,8 @@ def test_page_tokens_do_not_count_other_tenants_documents(guarded: Guarded) -> N
         for text in ("a\n", "b\n"):
             made.append(a.read(text).id)
             b.read(text)
-        page = a._documents.ListDocuments(documents_pb2.ListDocumentsRequest(page_size=1), metadata=a._metadata, timeout=30)
+        request = documents_pb2.ListDocumentsRequest(page_size=1)
+        page = a._documents.ListDocuments(request, metadata=Access(token=guarded.a).metadata, timeout=30)
         assert [d.id for d in page.documents] == made[:1] and int(page.next_page_token.removeprefix("after-")) > 1000
         assert [d.id for d in a.list(page_size=1)] == made
 

@@ -1,0 +1,162 @@
+"""Calls that wait, for KV memory or for a thread that reads: their clients are told where, and one that leaves makes room."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glyph_rt import Limits, Runtime
+from glyph_rt.cli import main
+from glyph_rt.memory.arena import Reservation
+from glyph_rt.service.client import Client, ServiceError
+from glyph_rt.service.limits import ServiceLimits
+from glyph_rt.v1 import answers_pb2, documents_pb2
+from tests.conftest import TEXT
+from tests.service.conftest import eventually, served
+
+QUESTION = "What is the value of order number?"
+WAIT = documents_pb2.READ_STAGE_WAIT
+
+
+@pytest.fixture
+def tight(random_model: Path, tmp_path: Path) -> Any:
+    """A runtime on which one call can hold all KV memory, and others wait for long."""
+    with Runtime.open(random_model, encoder="torch", store=tmp_path, limits=Limits(kv_bytes=2**20, waiting=8, wait_s=60.0)) as runtime:
+        yield runtime
+
+
+def take_all(runtime: Runtime) -> Reservation:
+    """What idle documents hold included."""
+    return runtime.arena.reserve(runtime.arena.budget, "somebody who does not give way")
+
+
+class Asking(threading.Thread):
+    """A client that asks, notes the places it is told, and what came in the end."""
+
+    def __init__(self, client: Client, **subject: str) -> None:
+        super().__init__()
+        self.places: list[int] = []
+        self.answer: str | ServiceError = ""
+        self.reply = client.ask(QUESTION, max_new_tokens=4, on_wait=self.places.append, **subject)  # type: ignore[arg-type]
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.answer = self.reply.text
+        except ServiceError as error:
+            self.answer = error
+
+
+def test_a_question_is_told_its_place_in_the_queue_for_memory(tight: Runtime) -> None:
+    with served(tight) as at, at.client() as client:
+        identity = client.read(TEXT).id
+        quiet = Asking(client, document=identity)
+        quiet.join(30)
+        assert quiet.places == [] and isinstance(quiet.answer, str), "who need not wait hears nothing of it"
+        held = take_all(tight)
+        first = Asking(client, document=identity)
+        eventually(lambda: first.places == [1])
+        # The document has to be brought back for the first; a text sent along waits for memory of its own.
+        second = Asking(client, text="b: c\n")
+        eventually(lambda: second.places == [2])
+        third = Asking(client, text="d: e\n")
+        eventually(lambda: len(tight.arena._queue) == 3 or third.places != [])
+        second.reply.close()
+        eventually(lambda: third.places[-1:] == [2], 20.0)
+        assert isinstance(first.answer, str) and first.is_alive()
+        held.release()
+        for thread in (first, second, third):
+            thread.join(30)
+        assert first.answer == quiet.answer and isinstance(second.answer, ServiceError) and isinstance(third.answer, str)
+        assert third.places == sorted(third.places, reverse=True)
+        client.delete(identity)
+
+
+@pytest.mark.parametrize("ending", ["cancel", "deadline"])
+@pytest.mark.parametrize("kind", ["ask", "upload"])
+def test_who_stops_waiting_leaves_the_queue_at_once(tight: Runtime, kind: str, ending: str) -> None:
+    """Not after the minute that it might have waited: its place is the next one's."""
+    with served(tight) as at, at.client(timeout_s=0.5 if ending == "deadline" else 60.0) as client:
+        with at.client() as other:
+            identity = other.read(TEXT).id
+        held = take_all(tight)
+        if kind == "ask":
+            call = client._flows.stream(client._answers.Ask, answers_pb2.AskRequest(document_id=identity, question=QUESTION))
+            assert next(call).waiting.place == 1
+        else:
+            parts = [
+                documents_pb2.ReadDocumentRequest(options=documents_pb2.ReadDocumentOptions()),
+                documents_pb2.ReadDocumentRequest(text=b"b: c\n"),
+            ]
+            call = client._flows.stream(client._documents.ReadDocument, iter(parts))
+            assert next(call).progress.stage == documents_pb2.READ_STAGE_RECEIVED
+            assert next(call).progress == documents_pb2.ReadProgress(stage=WAIT, total=1)
+        assert len(tight.arena._queue) == 1
+        if ending == "cancel":
+            call.cancel()
+        eventually(lambda: not tight.arena._queue, 20.0)
+        held.release()
+
+
+def test_a_question_that_waited_too_long_is_told_to_come_back(tight: Runtime) -> None:
+    tight.arena._wait_s = 0.2
+    with served(tight) as at, at.client() as client:
+        identity = client.read(TEXT).id
+        held = take_all(tight)
+        late = Asking(client, document=identity)
+        late.join(30)
+        assert late.places == [1] and isinstance(late.answer, ServiceError) and late.answer.retry_s == 1.0
+        held.release()
+        assert client.ask(QUESTION, document=identity, max_new_tokens=4).text
+
+
+def test_a_reading_is_told_its_place_in_the_queue_for_a_thread(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    layout = runtime.typesetter.layout
+    with served(runtime, ServiceLimits(readers=1)) as at, at.client() as client:
+        monkeypatch.setattr(runtime.typesetter, "layout", lambda *arguments, **more: go_on.wait(30) and layout(*arguments, **more))
+        told: list[list[tuple[int, int]]] = [[], [], []]
+
+        def read(number: int) -> None:
+            note = told[number].append
+            client.delete(client.read(f"number: {number}\n", lambda p: note((p.stage, p.total)) if p.stage == WAIT else None).id)
+
+        threads = []
+        for number in range(3):
+            threads.append(threading.Thread(target=read, args=(number,)))
+            threads[-1].start()
+            eventually(lambda number=number: len(at.server.desk.workers.line._members) == number + 1)
+        eventually(lambda: told == [[], [(WAIT, 1)], [(WAIT, 2)]])
+        go_on.set()
+        for thread in threads:
+            thread.join(30)
+        assert told == [[], [(WAIT, 1)], [(WAIT, 2), (WAIT, 1)]]
+
+
+def test_the_command_line_says_that_it_waits(
+    tight: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    note = tmp_path / "note.txt"
+    note.write_text(TEXT)
+    with served(tight) as at:
+        held = take_all(tight)
+
+        def release() -> None:
+            eventually(lambda: len(tight.arena._queue) == 1)
+            time.sleep(0.2)
+            held.release()
+
+        releasing = threading.Thread(target=release)
+        releasing.start()
+        monkeypatch.setattr(sys, "argv", ["glyph-rt", "ask", str(note), QUESTION, "--server", at.address, "--max-new-tokens", "4"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        releasing.join()
+        printed = capsys.readouterr()
+        assert (ended.value.code or 0) == 0 and printed.out.strip()
+        assert printed.err == "the server is busy: place 1 in its queue\n"
