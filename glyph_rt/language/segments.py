@@ -43,7 +43,7 @@ class KVSegment:
 
     @cached_property
     def layers(self) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of each layer: views [1, kv_heads, tokens, head_dim]."""
+        """Of each layer, keys [kv_heads, head_dim, tokens] and values [kv_heads, tokens, head_dim]: views."""
         return _layers(self.kv)
 
     def first(self, tokens: int) -> KVSegment:
@@ -63,6 +63,7 @@ class KVTail:
     """
 
     def __init__(self, shape: KVShape, capacity: int) -> None:
+        self.shape = shape
         size = (shape.layers, 2, shape.kv_heads, capacity, shape.head_dim)
         try:
             self._kv: Tensor | None = torch.empty(size, dtype=shape.dtype, device=shape.device)
@@ -79,7 +80,7 @@ class KVTail:
         return self._buffer()[:, :, :, self.length : end].unbind(0)
 
     def layers(self, tokens: int) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of each layer's first tokens: views [1, kv_heads, tokens, head_dim]."""
+        """The first tokens, as `KVSegment.layers`."""
         return _layers(self._buffer()[:, :, :, :tokens])
 
     def advance(self, tokens: int) -> None:
@@ -112,5 +113,5 @@ class KVTail:
 
 
 def _layers(kv: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """[layers, 2, kv_heads, tokens, head_dim], cut by layer into keys and values, with a batch of one as attention kernels want it."""
-    return list(zip(kv[:, None, 0].unbind(0), kv[:, None, 1].unbind(0), strict=True))
+    """[layers, 2, kv_heads, tokens, head_dim], cut by layer into keys, turned as products with them want it, and values."""
+    return list(zip(kv[:, 0].transpose(-1, -2).unbind(0), kv[:, 1].unbind(0), strict=True))

@@ -1,0 +1,90 @@
+"""Attention by plain matrix products, with one softmax over all that a row sees.
+
+On a CPU this takes a decode step half the time of the flash kernel with merges (bench/decode.py), and its buffers and views are made once
+per step, not once per layer. All of it is fp32, whatever the model's dtype.
+
+One matrix of scores holds a row for each query head of each token, and these columns:
+
+    own tail | first segment | second segment | ...
+
+What a row does not see stays at minus infinity: columns behind its own tail's end, or behind the end of its chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from glyph_rt.language.rows import Group, Span
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Rows over keys that they all see. layers: keys [kv_heads, d, n] and values [kv_heads, n, d]; the rest are views of the buffers."""
+
+    layers: Sequence[tuple[Tensor, Tensor]]
+    query: Tensor  # [kv_heads, rows * group, d]
+    scores: Tensor  # [kv_heads, rows * group, n]
+    weights: Tensor  # the same, after the softmax
+    out: Tensor  # as query
+
+
+class ScoreAttention:
+    """Attention of one group of a step."""
+
+    def __init__(self, group: Group, heads: int) -> None:
+        shape = group.spans[0].tail.shape
+        rows, packed, own = group.stop - group.start, heads // shape.kv_heads, _own_columns(group)
+        self._scores = torch.full((shape.kv_heads, rows * packed, own + group.chain), -torch.inf, device=shape.device)
+        self._weights = torch.empty_like(self._scores)
+        self._query = torch.empty((shape.kv_heads, rows, packed, shape.head_dim), device=shape.device)
+        self._out = torch.empty_like(self._query)
+
+        def block(start: int, stop: int, column: int, tokens: int, layers: Sequence[tuple[Tensor, Tensor]]) -> _Block:
+            of_rows = slice((start - group.start) * packed, (stop - group.start) * packed)
+            columns = slice(column, column + tokens)
+            query, out = self._query.flatten(1, 2)[:, of_rows], self._out.flatten(1, 2)[:, of_rows]
+            return _Block(layers, query, self._scores[:, of_rows, columns], self._weights[:, of_rows, columns], out)
+
+        self._places = [span.tail.place(span.rows) for span in group.spans]
+        self._sizes = [span.rows for span in group.spans]
+        self._tails = [block(span.start, span.stop, 0, span.seen, span.tail.layers(span.seen)) for span in group.spans]
+        self._segments = [block(s.start, s.stop, own + s.before, s.segment.tokens, s.segment.layers) for s in group.shared]
+        self._later = [_later(span, tail, packed) for span, tail in zip(group.spans, self._tails, strict=True) if span.rows > 1]
+
+    @staticmethod
+    def bytes(group: Group, heads: int) -> int:
+        """What its buffers take, all but the smallest."""
+        return 2 * 4 * heads * (group.stop - group.start) * (_own_columns(group) + group.chain)
+
+    def attend(self, layer: int, query: Tensor, kv: Tensor, scale: float) -> Tensor:
+        """As StepBatch.attend, of the group's rows."""
+        for place, new in zip(self._places, kv.permute(1, 2, 0, 3).split_with_sizes(self._sizes, 2), strict=True):
+            place[layer].copy_(new)
+        kv_heads, rows, packed, dim = self._query.shape
+        self._query.copy_(query.view(rows, kv_heads, packed, dim).transpose(0, 1)).mul_(scale)
+        tails = [tail.layers[layer] for tail in self._tails]
+        segments = [segment.layers[layer] for segment in self._segments]
+        for block, (keys, _) in zip((*self._tails, *self._segments), (*tails, *segments), strict=True):
+            torch.bmm(block.query, keys.float(), out=block.scores)
+        for scores, unseen in self._later:
+            scores.masked_fill_(unseen, -torch.inf)
+        torch.softmax(self._scores, -1, out=self._weights)
+        for block, (_, values) in zip(self._tails, tails, strict=True):  # every row has a tail, so this fills all of `out`
+            torch.bmm(block.weights, values.float(), out=block.out)
+        for block, (_, values) in zip(self._segments, segments, strict=True):
+            block.out.baddbmm_(block.weights, values.float())
+        return self._out.transpose(0, 1).reshape(query.shape).to(query.dtype)
+
+
+def _own_columns(group: Group) -> int:
+    return max(span.seen for span in group.spans)
+
+
+def _later(span: Span, block: _Block, packed: int) -> tuple[Tensor, Tensor]:
+    """The scores of a span's rows over each other, and which of them are of tokens that come later."""
+    unseen = torch.ones(span.rows, span.rows, dtype=torch.bool, device=block.scores.device).triu(1)
+    return block.scores[:, :, span.tail.length :], unseen.repeat_interleave(packed, 0)
