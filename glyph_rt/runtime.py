@@ -46,7 +46,10 @@ class Runtime:
         self.loop = StepLoop(model)
         self.texts = Arena(limits.open_text_bytes, "memory for texts", "--open-text-bytes")  # of open documents, with their layouts
         self.texts.reclaim = lambda size: self.store.settle()
-        self._reader = PageReader(typesetter, encoder, template, self.loop, self.store, limits.encoded_bytes, checkpoint.digest)
+        self.kv_shape = replace(model.kv_shape, kept=limits.kv_dtype)  # of documents
+        self._reader = PageReader(
+            typesetter, encoder, template, self.loop, self.store, self.kv_shape, limits.encoded_bytes, checkpoint.digest
+        )
         self._means = Means(self._reader, lambda text, tenant, progress: self.read(text, progress, tenant=tenant))
         self._plan: MemoryPlan | None = None
         self._closed = False
@@ -113,8 +116,8 @@ class Runtime:
         if self._plan is not None:
             return self._plan
         weights = Share("decoder weights", self.model.weight_bytes, "counted")
-        per_token, page_tokens = self.model.kv_shape.bytes_per_token, self.style.visual_tokens + 2
-        return MemoryPlan((weights,), self.arena.budget, per_token, page_tokens, self.model.context)
+        per_token, of_turn = self.kv_shape.bytes_per_token, self.model.kv_shape.bytes_per_token
+        return MemoryPlan((weights,), self.arena.budget, per_token, of_turn, self.style.visual_tokens + 2, self.model.context)
 
     def read(
         self, text: str, progress: ProgressCallback | None = None, *, system: str = "", tenant: str = "", priority: int = 0
@@ -135,7 +138,7 @@ class Runtime:
         measure = layout.measure
         tokens = self._check_fit(measure, means.template)
         purpose = f"a document of {measure.pages:,} pages ({tokens:,} tokens)"
-        self.arena.check_size(tokens * self.model.kv_shape.bytes_per_token, purpose)
+        self.arena.check_size(tokens * self.kv_shape.bytes_per_token, purpose)
         source = np.array(self.template.encode(text), np.int32)
         room = self.texts.reserve(size + layout.lines.nbytes + source.nbytes, purpose)
         try:

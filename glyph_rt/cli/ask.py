@@ -13,7 +13,7 @@ from glyph_rt.cli.connection import Connection
 from glyph_rt.cli.figures import answer_figures
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.errors import OptionError
-from glyph_rt.memory.limits import MIB, Limits, parse_size, peak_rss_bytes
+from glyph_rt.memory.limits import MIB, KVDtype, Limits, parse_size, peak_rss_bytes
 from glyph_rt.texts import read_text
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class AskOptions:
     encoder: str
     quant: str | None
     kv_bytes: str
+    kv_dtype: str
     text_bytes: str
     as_json: bool
     stats: bool
@@ -88,7 +89,9 @@ def run(options: AskOptions) -> None:
 
 def _answer(options: AskOptions) -> None:
     """Cheap checks first: torch is not even imported for a file that cannot be read."""
-    limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes))
+    limits = Limits(
+        kv_bytes=parse_size(options.kv_bytes), kv_dtype=KVDtype.parse(options.kv_dtype), text_bytes=parse_size(options.text_bytes)
+    )
     text = read_text(options.file, limits.text_bytes)
     from glyph_rt.language import Channel, Quant
     from glyph_rt.runtime import Runtime

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 def run(options: AskOptions, server: Connection) -> None:
     """Upload, ask, delete. Raises OptionError for options that are the server's own, ServiceError for what it refuses."""
-    if options.model or options.style or options.encoder != "auto" or options.quant or options.kv_bytes != "1GiB":
-        raise OptionError("--model, --style, --encoder, --quant and --kv-bytes are the server's own; start it with them")
+    kv = (options.kv_bytes, options.kv_dtype) != ("1GiB", "model")
+    if options.model or options.style or options.encoder != "auto" or options.quant or kv:
+        raise OptionError("--model, --style, --encoder, --quant, --kv-bytes and --kv-dtype are the server's own; start it with them")
     drawing = options.drawing.values()
     text = read_text(options.file, parse_size(options.text_bytes))
     with Client(server.address, server.access()) as client:

@@ -41,6 +41,10 @@ StyleOption = Annotated[
 QuantOption = Annotated[
     str | None, typer.Option("--quant", metavar="int8|int4", help="Keep the decoder's weights smaller; costs some quality.")
 ]
+KVDtypeOption = Annotated[
+    str,
+    typer.Option("--kv-dtype", metavar="model|int8|fp8", help="What a document's keys and values are kept in; smaller costs some quality."),
+]
 ReserveOption = Annotated[str, typer.Option("--reserve", metavar="SIZE", help="Part of the budget that the plan leaves alone.")]
 TextBytesOption = Annotated[str, typer.Option("--text-bytes", metavar="SIZE", help="Largest text to take on.")]
 
@@ -71,6 +75,7 @@ def ask(
     encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
     quant: QuantOption = None,
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
+    kv_dtype: KVDtypeOption = "model",
     text_bytes: TextBytesOption = "16MiB",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming the answer.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Afterwards, print figures on standard error.")] = False,
@@ -90,7 +95,8 @@ def ask(
     drawing = Drawing(
         max_new_tokens, temperature, seed, draft, top_k, top_p, min_p, repetition_penalty, tuple(stop or ()), json_schema, regex
     )
-    run(AskOptions(file, question, model, style, system, drawing, thinking, encoder, quant, kv_bytes, text_bytes, as_json, stats, at))
+    memory = kv_bytes, kv_dtype, text_bytes
+    run(AskOptions(file, question, model, style, system, drawing, thinking, encoder, quant, *memory, as_json, stats, at))
 
 
 @app.command()
@@ -122,6 +128,7 @@ def serve(
     ] = None,
     reserve: ReserveOption = "1GiB",
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values of all documents and answers.")] = "1GiB",
+    kv_dtype: KVDtypeOption = "model",
     text_bytes: TextBytesOption = "16MiB",
     pages: Annotated[int | None, typer.Option(help="Most pages of one text. Default: what the model's context holds.")] = None,
     documents: Annotated[int, typer.Option(help="Documents kept at once.")] = 64,
@@ -166,6 +173,7 @@ def serve(
             budget=budget,
             reserve=reserve,
             kv_bytes=kv_bytes,
+            kv_dtype=kv_dtype,
             text_bytes=text_bytes,
             pages=pages,
             documents=documents,
@@ -214,6 +222,7 @@ def plan(
     style: StyleOption = None,
     encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
     quant: QuantOption = None,
+    kv_dtype: KVDtypeOption = "model",
     reserve: ReserveOption = "1GiB",
     text_bytes: TextBytesOption = "16MiB",
     measure: Annotated[
@@ -226,7 +235,7 @@ def plan(
     """Say how a memory budget is spent, and how many pages and documents it leaves room for."""
     from glyph_rt.cli.plan import PlanOptions, run
 
-    run(PlanOptions(budget, model, style, encoder, quant, reserve, text_bytes, measure, device, precision, as_json))
+    run(PlanOptions(budget, model, style, encoder, quant, kv_dtype, reserve, text_bytes, measure, device, precision, as_json))
 
 
 DeviceOption = Annotated[
@@ -303,6 +312,7 @@ def evaluate(
     size: Annotated[int | None, typer.Option(min=1, help="Questions of a task, or of a grid's cell. Default: the suite's own.")] = None,
     lengths: Annotated[str, typer.Option(metavar="N,N,..", help="Characters of made-up texts (needle, ruler).")] = "500,1000,2000,4000",
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
+    kv_dtype: KVDtypeOption = "model",
     text_bytes: TextBytesOption = "16MiB",
     failures: Annotated[int, typer.Option(help="Print so many answers that are not right, on standard error.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

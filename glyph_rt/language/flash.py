@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from glyph_rt.language.rows import Group, Span
+from glyph_rt.language.segments import KVSegment
 
 
 class FlashAttention:
@@ -28,7 +29,7 @@ class FlashAttention:
         out, lse = (torch.cat(each) for each in zip(*(span.attend(layer, q, rows, scale) for span, q, rows in own), strict=True))
         for shared in self._group.shared:
             rows = slice(shared.start - self._group.start, shared.stop - self._group.start)
-            out[rows], lse[rows] = _merge((out[rows], lse[rows]), _attend(packed[rows], *shared.segment.layers[layer], scale))
+            out[rows], lse[rows] = _merge((out[rows], lse[rows]), _attend(packed[rows], shared.segment, layer, scale))
         return out.reshape(query.shape)
 
 
@@ -36,21 +37,22 @@ class _SpanAttention:
     """Rows over their own tail. Views of the tail are cut once per step and not once per layer."""
 
     def __init__(self, span: Span) -> None:
-        self._places = span.tail.place(span.rows)
-        self._past = span.tail.layers(span.tail.length) if span.tail.length else None
+        self._place = span.tail.place(span.rows)
+        self._past = span.tail.first(span.tail.length)
 
     def attend(self, layer: int, query: Tensor, new: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """Write the new keys and values [2, kv_heads, rows, d], and attend to the tail and to each other; as `_attend`."""
-        self._places[layer].copy_(new)
+        self._place.write(layer, new)
         own = _attend_causal(query, new, scale)
-        return own if self._past is None else _merge(own, _attend(query, *self._past[layer], scale))
+        return _merge(own, _attend(query, self._past, layer, scale)) if self._past.tokens else own
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Every row of query [rows, kv_heads, group, d] over all keys [kv_heads, d, tokens] and values [kv_heads, tokens, d]: output of
-    query's shape, and log-sum-exp fp32 [rows, kv_heads, group]."""
+def _attend(query: Tensor, past: KVSegment, layer: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Every row of query [rows, kv_heads, group, d] over all of a segment: output of query's shape, and log-sum-exp fp32 [rows, kv_heads,
+    group]."""
     rows, kv_heads, group, dim = query.shape
     packed = query.transpose(0, 1).reshape(1, kv_heads, rows * group, dim)
+    keys, values = past.keys[layer].to(query.dtype), past.values[layer].to(query.dtype)
     out, lse = flash(packed, keys.transpose(1, 2)[None], values[None], scale, causal=False)
     return out.view(kv_heads, rows, group, dim).transpose(0, 1), lse.view(kv_heads, rows, group).transpose(0, 1)
 

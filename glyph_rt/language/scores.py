@@ -18,14 +18,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from glyph_rt.language.rows import Group, Span
+from glyph_rt.language.rows import Group, Shared, Span
+from glyph_rt.language.segments import KVSegment
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Rows over keys that they all see. layers: keys [kv_heads, d, n] and values [kv_heads, n, d]; the rest are views of the buffers."""
+    """Rows over keys that they all see; but for these, views of the buffers."""
 
-    layers: Sequence[tuple[Tensor, Tensor]]
+    keys: Sequence[Tensor]  # of each layer, [kv_heads, d, n]
+    values: Sequence[Tensor]  # of each layer, [kv_heads, n, d]
     query: Tensor  # [kv_heads, rows * group, d]
     scores: Tensor  # [kv_heads, rows * group, n]
     weights: Tensor  # the same, after the softmax
@@ -43,16 +45,16 @@ class ScoreAttention:
         self._query = torch.empty((shape.kv_heads, rows, packed, shape.head_dim), device=shape.device)
         self._out = torch.empty_like(self._query)
 
-        def block(start: int, stop: int, column: int, tokens: int, layers: Sequence[tuple[Tensor, Tensor]]) -> _Block:
-            of_rows = slice((start - group.start) * packed, (stop - group.start) * packed)
-            columns = slice(column, column + tokens)
+        def block(of: Span | Shared, kv: KVSegment, column: int) -> _Block:
+            of_rows = slice((of.start - group.start) * packed, (of.stop - group.start) * packed)
+            columns = slice(column, column + kv.tokens)
             query, out = self._query.flatten(1, 2)[:, of_rows], self._out.flatten(1, 2)[:, of_rows]
-            return _Block(layers, query, self._scores[:, of_rows, columns], self._weights[:, of_rows, columns], out)
+            return _Block(kv.keys, kv.values, query, self._scores[:, of_rows, columns], self._weights[:, of_rows, columns], out)
 
         self._places = [span.tail.place(span.rows) for span in group.spans]
         self._sizes = [span.rows for span in group.spans]
-        self._tails = [block(span.start, span.stop, 0, span.seen, span.tail.layers(span.seen)) for span in group.spans]
-        self._segments = [block(s.start, s.stop, own + s.before, s.segment.tokens, s.segment.layers) for s in group.shared]
+        self._tails = [block(span, span.tail.first(span.seen), 0) for span in group.spans]
+        self._segments = [block(shared, shared.segment, own + shared.before) for shared in group.shared]
         self._later = [_later(span, tail, packed) for span, tail in zip(group.spans, self._tails, strict=True) if span.rows > 1]
 
     @staticmethod
@@ -63,20 +65,18 @@ class ScoreAttention:
     def attend(self, layer: int, query: Tensor, kv: Tensor, scale: float) -> Tensor:
         """As StepBatch.attend, of the group's rows."""
         for place, new in zip(self._places, kv.permute(1, 2, 0, 3).split_with_sizes(self._sizes, 2), strict=True):
-            place[layer].copy_(new)
+            place.write(layer, new)
         kv_heads, rows, packed, dim = self._query.shape
         self._query.copy_(query.view(rows, kv_heads, packed, dim).transpose(0, 1)).mul_(scale)
-        tails = [tail.layers[layer] for tail in self._tails]
-        segments = [segment.layers[layer] for segment in self._segments]
-        for block, (keys, _) in zip((*self._tails, *self._segments), (*tails, *segments), strict=True):
-            torch.bmm(block.query, keys.float(), out=block.scores)
+        for block in (*self._tails, *self._segments):
+            torch.bmm(block.query, block.keys[layer].float(), out=block.scores)
         for scores, unseen in self._later:
             scores.masked_fill_(unseen, -torch.inf)
         torch.softmax(self._scores, -1, out=self._weights)
-        for block, (_, values) in zip(self._tails, tails, strict=True):  # every row has a tail, so this fills all of `out`
-            torch.bmm(block.weights, values.float(), out=block.out)
-        for block, (_, values) in zip(self._segments, segments, strict=True):
-            block.out.baddbmm_(block.weights, values.float())
+        for block in self._tails:  # every row has a tail, so this fills all of `out`
+            torch.bmm(block.weights, block.values[layer].float(), out=block.out)
+        for block in self._segments:
+            block.out.baddbmm_(block.weights, block.values[layer].float())
         return self._out.transpose(0, 1).reshape(query.shape).to(query.dtype)
 
 

@@ -53,7 +53,7 @@ def test_segments_equal_full_attention(
         own = torch.randn(2, kv_heads, before + new, dim)
         query = torch.randn(new, heads, dim) * sharpness
         tail = KVTail(KVShape(layers, kv_heads, dim, torch.float32), before + new)
-        tail.place(before)[layer].copy_(own[:, :, :before])
+        tail.place(before).write(layer, own[:, :, :before])
         tail.advance(before)
         parts.append(Rows(Past(past_segments, tail), [0] * new, range(new)))
         queries.append(query)
@@ -69,7 +69,7 @@ def test_segments_equal_full_attention(
     found = batch.attend(layer, torch.cat(queries), torch.cat(news), dim**-0.5)
     torch.testing.assert_close(found.double(), torch.cat(expected), atol=2e-5, rtol=1e-4)
     for part, new in zip(parts, news, strict=True):
-        assert torch.equal(part.past.tail.layers(part.past.tail.capacity)[layer][1][:, -len(new) :], new[:, 1].transpose(0, 1))
+        assert torch.equal(part.past.tail.first(part.past.tail.capacity).values[layer][:, -len(new) :], new[:, 1].transpose(0, 1))
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -91,18 +91,18 @@ def test_a_tail_keeps_its_bound_and_is_gone_when_closed() -> None:
         tail.place(4)
     tail.close()
     with pytest.raises(ClosedError):
-        tail.layers(1)
+        tail.first(1)
 
 
 def test_a_tail_forgets_and_writes_again() -> None:
     tail = KVTail(KVShape(layers=1, kv_heads=1, head_dim=2, dtype=torch.float32), 4)
     for value in range(3):
-        tail.place(1)[0].fill_(value)
+        tail.place(1).write(0, torch.full((2, 1, 1, 2), value))
         tail.advance(1)
     tail.truncate(1)
-    tail.place(2)[0].fill_(9)
+    tail.place(2).write(0, torch.full((2, 1, 2, 2), 9))
     tail.advance(2)
-    assert tail.layers(tail.length)[0][1][0, :, 0].tolist() == [0.0, 9.0, 9.0]
+    assert tail.first(tail.length).values[0][0, :, 0].tolist() == [0.0, 9.0, 9.0]
     with pytest.raises(ValueError, match="cannot truncate 3 tokens to 4"):
         tail.truncate(4)
 
