@@ -18,11 +18,12 @@ from glyph_rt.errors import ClosedError, InputError, LimitError, ModelError
 from glyph_rt.language import LanguageModel, PromptTemplate, Quant, SegmentStore, StepLoop
 from glyph_rt.memory.arena import Arena
 from glyph_rt.memory.dry_run import dry_run_plan, guard
+from glyph_rt.memory.estimate import vision_workspace
 from glyph_rt.memory.limits import Limits
 from glyph_rt.memory.plan import Budget, MemoryPlan, Share
 from glyph_rt.reading import Effort, PageReader
 from glyph_rt.typeset import PRESETS, Layout, Measure, Style, Typesetter, load_style
-from glyph_rt.vision import ProbePage, VisionEncoder, default_store, open_encoder
+from glyph_rt.vision import GpuUse, ProbePage, VisionEncoder, default_store, open_encoder
 
 DEFAULT_STYLE = "glyph-en-72"  # for models without a style.json: the layout zai-org/Glyph was trained on
 
@@ -77,7 +78,9 @@ class Runtime:
         checkpoint = Checkpoint.open(None if model is None else Path(model))
         limits = limits or Limits()
         typesetter = open_typesetter(checkpoint, style, limits.page_bytes)
-        vision = open_encoder(checkpoint, encoder, probe_page(typesetter), store or default_store())
+        # What the plan gives the vision wing, an encoder with device memory of its own has to do with.
+        use = None if budget is None else GpuUse(workspace=vision_workspace(checkpoint.config, typesetter.style, 4))
+        vision = open_encoder(checkpoint, encoder, probe_page(typesetter), store or default_store(), use)
         language = LanguageModel(checkpoint, quant=quant)
         _ = checkpoint.digest  # names every document's KV; hashed now, while the files that were just read are in memory
         if vision.out_hidden != checkpoint.config.text_config.hidden_size:

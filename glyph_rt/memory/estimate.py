@@ -81,7 +81,7 @@ def estimated_plan(config: Glm4vConfig, style: Style, limits: Limits, budget: Bu
         Share("decoder weights", decoder_bytes(config, target), "counted"),
         Share("vision weights", vision_parameters(config) * target.size, "counted"),
         process,
-        Share(f"vision workspace, {MAX_BATCH} pages", _vision_workspace(config, style, target.size), "estimated"),
+        Share(f"vision workspace, {MAX_BATCH} pages", vision_workspace(config, style, target.size), "estimated"),
         Share("reading and answering", _decoder_workspace(config, style, target.size), "estimated"),
         *unpacking(document, int(text.max_position_embeddings)),
     ]
@@ -102,10 +102,13 @@ def unpacking(document: KVShape, context: int) -> Iterator[Share]:
         yield Share("unpacking a layer of KV", size, "counted, for a full context")
 
 
-def _vision_workspace(config: Glm4vConfig, style: Style, size: int) -> int:
-    """Rows of all patches of a batch: in a block's attention the residual, its norm, q, k, v, their rotated copies and the outputs; in
-    its MLP residual, norm, gate, up and their products; in the merger, on a quarter of the rows, gate, up and their products. Norms
-    and the page's own inputs are fp32."""
+def vision_workspace(config: Glm4vConfig, style: Style, size: int) -> int:
+    """Bytes beside the weights, with numbers of `size` bytes.
+
+    Rows of all patches of a batch: in a block's attention the residual, its norm, q, k, v, their rotated copies and the outputs; in its
+    MLP residual, norm, gate, up and their products; in the merger, on a quarter of the rows, gate, up and their products. Norms and the
+    page's own inputs are fp32.
+    """
     vision = config.vision_config
     patches = MAX_BATCH * style.visual_tokens * 4
     attention = vision.hidden_size * (9 * size + 8)
