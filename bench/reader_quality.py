@@ -1,6 +1,7 @@
 """How well the embedded reader reads what it has never seen: the suite `reader`, and every value of the bundled contract.
 
-python bench/reader_quality.py [--model DIR] [--quant int8|int4] [--kv-dtype model|int8|fp8] [--size 200] [--failures N] [--out DIR] [--json FILE]
+python bench/reader_quality.py [--model DIR] [--quant int8|int4] [--kv-dtype model|int8|fp8] [--size 200] [--failures N] [--out DIR]
+                               [--json FILE]
 """
 
 from __future__ import annotations
