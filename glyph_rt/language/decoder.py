@@ -37,10 +37,13 @@ class Decoder:
         self.head_dim = int(config.hidden_size) // self.heads
         self._scale = self.head_dim**-0.5
         self._widths = [self.heads * self.head_dim, 2 * self.kv_heads * self.head_dim]  # of queries, of keys and values
-        self._frequencies: Tensor = text.rotary_emb.inv_freq.float()  # [pairs]
+        frequencies: Tensor = text.rotary_emb.inv_freq.float()
+        at_rest = self.head_dim // 2 - len(frequencies)  # the last pairs of a head, which no position turns
+        self._frequencies = F.pad(frequencies, (0, at_rest))  # [head_dim / 2]
         # Which of a token's three positions (time, height, width) turns each pair.
         sections = enumerate(rope["mrope_section"])
-        self._axes = torch.tensor([n % 3 for n, size in sections for _ in range(size)], device=self._frequencies.device)
+        axes = [n % 3 for n, size in sections for _ in range(size)]
+        self._axes = torch.tensor(axes + [0] * at_rest, device=frequencies.device)
         self._layers = [_Layer(layer) for layer in text.layers]
         self._norm = _Norm(text.norm)
 
@@ -59,9 +62,8 @@ class Decoder:
         return self._norm(x)
 
     def _turns(self, positions: Tensor) -> Tensor:
-        """Unit complex numbers [rows, (heads + kv_heads) * head_dim / 2]: by how much each pair of a row's queries and keys is turned. The
-        last pairs of a head stay as they are."""
-        angles = F.pad(positions[self._axes].T * self._frequencies, (0, self.head_dim // 2 - len(self._frequencies)))
+        """Unit complex numbers [rows, (heads + kv_heads) * head_dim / 2]: by how much each pair of a row's queries and keys is turned."""
+        angles = positions[self._axes].T * self._frequencies
         return torch.polar(torch.ones_like(angles), angles).repeat(1, self.heads + self.kv_heads)
 
 
