@@ -10,7 +10,7 @@ the scores would be too large to hold, attention is computed segment by segment 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from glyph_rt.language.flash import FlashAttention
 from glyph_rt.language.rows import Group, Rows, Span, grouped
 from glyph_rt.language.scores import ScoreAttention
 
-SCORES_BYTES = 32 * 2**20  # beyond, scores leave the caches, and merged flash attention is as fast
+SCORES_BYTES = 32 * 2**20  # of a step; beyond, scores leave the caches, and merged flash attention is as fast
 
 
 class StepBatch:
@@ -31,7 +31,7 @@ class StepBatch:
     def __init__(self, parts: Sequence[Rows], heads: int) -> None:
         groups = list(grouped(parts))
         self.spans: list[Span] = [span for group in groups for span in group.spans]
-        self._attentions = [_attention(group, heads) for group in groups]
+        self._attentions = list(_attentions(groups, heads))
         self._sizes = [group.stop - group.start for group in groups]
 
     def advance(self) -> None:
@@ -48,5 +48,13 @@ class StepBatch:
         return torch.cat([attention.attend(layer, own_query, own_kv, scale) for attention, own_query, own_kv in each])
 
 
-def _attention(group: Group, heads: int) -> ScoreAttention | FlashAttention:
-    return ScoreAttention(group, heads) if ScoreAttention.bytes(group, heads) <= SCORES_BYTES else FlashAttention(group)
+def _attentions(groups: Sequence[Group], heads: int) -> Iterator[ScoreAttention | FlashAttention]:
+    """By scores as long as they fit, all groups' together: all are in memory until the step's last layer."""
+    left = SCORES_BYTES
+    for group in groups:
+        size = ScoreAttention.bytes(group, heads)
+        if size <= left:
+            left -= size
+            yield ScoreAttention(group, heads)
+        else:
+            yield FlashAttention(group)

@@ -1,7 +1,7 @@
 """Attention by plain matrix products, with one softmax over all that a row sees.
 
-On a CPU this takes a decode step half the time of the flash kernel with merges (bench/decode.py), and its buffers and views are made once
-per step, not once per layer. All of it is fp32, whatever the model's dtype.
+For the rows of a decode step the CPU's flash kernel takes about twice as long (a row of 3 heads over 1,040 keys: 71 us against 38), before
+anything is merged; and buffers and views are made here once per step, not once per layer. All is fp32, whatever the model's dtype.
 
 One matrix of scores holds a row for each query head of each token, and these columns:
 

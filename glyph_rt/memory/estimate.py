@@ -2,7 +2,7 @@
 
 Weights and KV are exact, since the configuration fixes every shape. Workspaces are upper estimates of what is alive at once in the widest
 place of a pass; `glyph-rt plan` without --no-measure replaces them by measured ones. Attention is taken to be fused, as it is on a CPU;
-where attention.py still uses plain matrices (GPUs), its scores come on top: heads x rows x context fp32 numbers.
+where flash.py still uses plain matrices (GPUs), its scores come on top: heads x rows x context fp32 numbers.
 """
 
 from __future__ import annotations

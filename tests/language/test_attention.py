@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from glyph_rt.errors import ClosedError
 from glyph_rt.language import KVSegment, KVShape, KVTail, Past, attention
 from glyph_rt.language.attention import StepBatch
-from glyph_rt.language.flash import flash
+from glyph_rt.language.flash import FlashAttention, flash
 from glyph_rt.language.rows import Rows, grouped
+from glyph_rt.language.scores import ScoreAttention
 
 
 def full_attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
@@ -70,6 +71,24 @@ def test_segments_equal_full_attention(
     torch.testing.assert_close(found.double(), torch.cat(expected), atol=2e-5, rtol=1e-4)
     for part, new in zip(parts, news, strict=True):
         assert torch.equal(part.past.tail.first(part.past.tail.capacity).values[layer][:, -len(new) :], new[:, 1].transpose(0, 1))
+
+
+def test_the_scores_of_a_step_keep_their_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three documents, room for the scores of two: the third takes the other way, and all are right."""
+    torch.manual_seed(0)
+    heads, dim, shape = 4, 16, KVShape(1, 2, 16, torch.float32)
+    segments = [KVSegment(torch.randn(1, 2, 2, 50, dim)) for _ in range(3)]
+    parts = [Rows(Past((segment,), KVTail(shape, 1)), [0], range(1)) for segment in segments]
+    one = ScoreAttention.bytes(next(grouped(parts)), heads)
+    assert one == 2 * 4 * heads * 51
+    monkeypatch.setattr(attention, "SCORES_BYTES", 2 * one)
+    batch = StepBatch(parts, heads)
+    assert [type(each) for each in batch._attentions] == [ScoreAttention, ScoreAttention, FlashAttention]
+    query, new = torch.randn(3, heads, dim), torch.randn(3, 2, 2, dim)
+    found = batch.attend(0, query, new, 0.25)
+    for n, segment in enumerate(segments):
+        keys, values = torch.cat([segment.kv[0], new[n, :, :, None]], 2)
+        torch.testing.assert_close(found[n : n + 1].double(), full_attention(query[n : n + 1], keys, values, 0.25), atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("causal", [False, True])
