@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from glyph_rt.language import Sampling
-from glyph_rt.memory.estimate import unpacking, vision_parameters
+from glyph_rt.memory.estimate import attention, vision_parameters
 from glyph_rt.memory.limits import KIB, peak_rss_bytes
 from glyph_rt.memory.plan import Budget, MemoryPlan, Share
 from glyph_rt.vision import MAX_BATCH
@@ -114,7 +114,7 @@ def _measured(runtime: Runtime, text: str, budget: Budget) -> MemoryPlan:
         Share("process and libraries", max(0, idle - decoder - tower), "measured"),
         Share(f"vision workspace, {MAX_BATCH} pages", vision, "measured"),
         Share("reading and answering", max(0, reading - vision), "measured, beyond vision"),
-        *unpacking(runtime.kv_shape, model.context),
+        *attention(runtime.kv_shape, model.context),
     ]
     return MemoryPlan.within(
         budget,

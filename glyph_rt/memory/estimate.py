@@ -83,7 +83,7 @@ def estimated_plan(config: Glm4vConfig, style: Style, limits: Limits, budget: Bu
         process,
         Share(f"vision workspace, {MAX_BATCH} pages", vision_workspace(config, style, target.size), "estimated"),
         Share("reading and answering", _decoder_workspace(config, style, target.size), "estimated"),
-        *unpacking(document, int(text.max_position_embeddings)),
+        *attention(document, int(text.max_position_embeddings)),
     ]
     return MemoryPlan.within(
         budget,
@@ -96,8 +96,9 @@ def estimated_plan(config: Glm4vConfig, style: Style, limits: Limits, budget: Bu
     )
 
 
-def unpacking(document: KVShape, context: int) -> Iterator[Share]:
-    """What steps take to read documents of this shape, if it is packed: a layer of the longest."""
+def attention(document: KVShape, context: int) -> Iterator[Share]:
+    """What a step's attention takes over documents of this shape: scores, and, of packed ones, a layer of the longest."""
+    yield Share("scores of attention", SCORES_BYTES, "bounded")
     if size := document.unpacked_bytes(context):
         yield Share("unpacking a layer of KV", size, "counted, for a full context")
 
@@ -118,9 +119,9 @@ def vision_workspace(config: Glm4vConfig, style: Style, size: int) -> int:
 
 
 def _decoder_workspace(config: Glm4vConfig, style: Style, size: int) -> int:
-    """Rows of one page: residual, norm, q, k, v, rotated, outputs, or gate, up and their products; fp32 logits with what sampling makes
-    of them, for the widest draft of one answer; and scores of attention."""
+    """Rows of one page: residual, norm, q, k, v, rotated, outputs, or gate, up and their products; and fp32 logits with what sampling
+    makes of them, for the widest draft of one answer."""
     text = config.text_config
     rows = style.visual_tokens + 2
     layer = max(text.hidden_size * (9 * size + 8), 4 * text.intermediate_size * size + text.hidden_size * (2 * size + 8))
-    return int(rows * layer + 4 * 40 * text.vocab_size * 2 + SCORES_BYTES)
+    return int(rows * layer + 4 * 40 * text.vocab_size * 2)
