@@ -1,6 +1,7 @@
 """How well the embedded reader reads what it has never seen: the suite `reader`, and every value of the bundled contract.
 
-python bench/reader_quality.py [--model DIR] [--quant int8|int4] [--size 200] [--failures N] [--out DIR] [--json FILE]
+python bench/reader_quality.py [--model DIR] [--quant int8|int4] [--kv-dtype model|int8|fp8] [--size 200] [--failures N] [--out DIR]
+                               [--json FILE]
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import platform
 import re
 from pathlib import Path
 
-from glyph_rt import Runtime, evaluate
+from glyph_rt import Limits, Runtime, evaluate
 from glyph_rt.evaluate.suites import READER_BARS, Exact, Options, reader
 from glyph_rt.language import Quant
-from glyph_rt.memory.limits import MIB
+from glyph_rt.memory.limits import MIB, KVDtype
 
 CONTRACT = Path(__file__).parents[1] / "examples" / "contract.txt"
 
@@ -23,15 +24,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--quant", type=Quant, choices=list(Quant), help="keep the decoder's weights smaller")
+    parser.add_argument("--kv-dtype", type=KVDtype, choices=list(KVDtype), default=KVDtype.MODEL, help="keep documents' KV smaller")
     parser.add_argument("--size", type=int, default=200, help="questions of a task")
     parser.add_argument("--failures", type=int, default=0, help="wrong answers to print")
     parser.add_argument("--out", type=Path, help="keep answers, figures and plots there, and resume from there")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
-    with Runtime.open(options.model, encoder="torch", quant=options.quant) as runtime:
+    limits = Limits(kv_dtype=options.kv_dtype)
+    with Runtime.open(options.model, encoder="torch", quant=options.quant, limits=limits) as runtime:
         weights = f"{options.quant.value if options.quant else 'fp32'}, {runtime.model.weight_bytes / MIB:.2f} MiB"
         subject = {"model": runtime.checkpoint.digest[:16], "size": str(options.size), "weights of the decoder": weights}
-        print(f"weights of the decoder: {weights}")
+        kv = f"{options.kv_dtype.value}, {runtime.kv_shape.bytes_per_token:,} bytes a token"
+        subject["KV of documents"] = kv
+        print(f"weights of the decoder: {weights}; KV of documents: {kv}")
         tasks = [*reader(Options(runtime.typesetter, options.size)), Exact("contract", contract)]
         with evaluate.Record(options.out and options.out / "results.jsonl", subject) as record:
             evaluate.run(runtime, tasks, record)

@@ -93,7 +93,7 @@ class Document:
         self.tokens = sum(name.tokens for name in names)  # cache slots
         self.prefilled_tokens = effort.prefilled_tokens  # of these, the ones that reading it had to run
         self.digest = names[-1].key
-        self.kv_bytes = self.tokens * means.loop.model.kv_shape.bytes_per_token
+        self.kv_bytes = self.tokens * means.reader.kv_shape.bytes_per_token
         self._layout, self._names = layout, names
         self._restoring = threading.Lock()
         self._closed = False

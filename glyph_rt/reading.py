@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from glyph_rt.identity import digest
-from glyph_rt.language import PAGES_AHEAD, KVSegment, KVTail, Lease, Past, PromptTemplate, SegmentStore, StepLoop
+from glyph_rt.language import PAGES_AHEAD, KVSegment, KVShape, KVTail, Lease, Past, PromptTemplate, SegmentStore, StepLoop
 from glyph_rt.memory.arena import Arena, PlaceCallback, Reservation
 from glyph_rt.memory.byte_cache import ByteCache
 from glyph_rt.typeset import BLOCK, Layout, Page, Typesetter
@@ -65,13 +65,15 @@ class PageReader:
         template: PromptTemplate,
         loop: StepLoop,
         store: SegmentStore,
+        kv_shape: KVShape,
         encoded_bytes: int,
         model_digest: str,
     ) -> None:
         self.typesetter, self.encoder, self.template, self.loop, self.store = typesetter, encoder, template, loop, store
         self.encoded: ByteCache[Tensor] = ByteCache(encoded_bytes)
+        self.kv_shape = kv_shape  # of documents; turns have the model's own
         weights = loop.model.quant.value if loop.model.quant else str(loop.model.dtype)
-        self._root = digest("document-kv/3", model_digest, weights, str(loop.model.kv_shape), encoder.name)
+        self._root = digest("document-kv/3", model_digest, weights, str(kv_shape), encoder.name)
 
     @property
     def arena(self) -> Arena:
@@ -141,7 +143,7 @@ class PageReader:
             raise
 
     def _bytes(self, names: Iterable[PageName]) -> int:
-        return sum(name.tokens for name in names) * self.loop.model.kv_shape.bytes_per_token
+        return sum(name.tokens for name in names) * self.kv_shape.bytes_per_token
 
     def _copy_back(
         self,
@@ -153,7 +155,7 @@ class PageReader:
         effort: Effort,
     ) -> Lease:
         """`lease`, extended by pages that host memory holds."""
-        reservation = reserve(copy.kv.nbytes)
+        reservation = reserve(copy.nbytes)
         try:
             keys = [name.key for name in names[lease.pages : lease.pages + len(ends)]]
             lease = self.store.extend(lease, keys, ends, copy.copied_to(self.loop.model.device), reservation)
@@ -177,7 +179,7 @@ class PageReader:
         new, before = names[lease.pages :], lease.pages
         reservation = reserve(self._bytes(new))
         try:
-            tail = KVTail(self.loop.model.kv_shape, sum(name.tokens for name in new))
+            tail = KVTail(self.kv_shape, sum(name.tokens for name in new))
             with closing(self.loop.reading(Past(lease.segments, tail), priority)) as reading:
                 for ahead, (name, visual) in enumerate(self._visual_tokens(new, layout, effort), 1 - PAGES_AHEAD):
                     if ahead > 0:

@@ -18,11 +18,12 @@ from glyph_rt.errors import ClosedError, InputError, LimitError, ModelError
 from glyph_rt.language import LanguageModel, PromptTemplate, Quant, SegmentStore, StepLoop
 from glyph_rt.memory.arena import Arena
 from glyph_rt.memory.dry_run import dry_run_plan, guard
+from glyph_rt.memory.estimate import vision_workspace
 from glyph_rt.memory.limits import Limits
 from glyph_rt.memory.plan import Budget, MemoryPlan, Share
 from glyph_rt.reading import Effort, PageReader
 from glyph_rt.typeset import PRESETS, Layout, Measure, Style, Typesetter, load_style
-from glyph_rt.vision import ProbePage, VisionEncoder, default_store, open_encoder
+from glyph_rt.vision import GpuUse, ProbePage, VisionEncoder, default_store, open_encoder
 
 DEFAULT_STYLE = "glyph-en-72"  # for models without a style.json: the layout zai-org/Glyph was trained on
 
@@ -46,7 +47,10 @@ class Runtime:
         self.loop = StepLoop(model)
         self.texts = Arena(limits.open_text_bytes, "memory for texts", "--open-text-bytes")  # of open documents, with their layouts
         self.texts.reclaim = lambda size: self.store.settle()
-        self._reader = PageReader(typesetter, encoder, template, self.loop, self.store, limits.encoded_bytes, checkpoint.digest)
+        self.kv_shape = replace(model.kv_shape, kept=limits.kv_dtype)  # of documents
+        self._reader = PageReader(
+            typesetter, encoder, template, self.loop, self.store, self.kv_shape, limits.encoded_bytes, checkpoint.digest
+        )
         self._means = Means(self._reader, lambda text, tenant, progress: self.read(text, progress, tenant=tenant))
         self._plan: MemoryPlan | None = None
         self._closed = False
@@ -74,7 +78,9 @@ class Runtime:
         checkpoint = Checkpoint.open(None if model is None else Path(model))
         limits = limits or Limits()
         typesetter = open_typesetter(checkpoint, style, limits.page_bytes)
-        vision = open_encoder(checkpoint, encoder, probe_page(typesetter), store or default_store())
+        # What the plan gives the vision wing, an encoder with device memory of its own has to do with.
+        use = None if budget is None else GpuUse(workspace=vision_workspace(checkpoint.config, typesetter.style, 4))
+        vision = open_encoder(checkpoint, encoder, probe_page(typesetter), store or default_store(), use)
         language = LanguageModel(checkpoint, quant=quant)
         _ = checkpoint.digest  # names every document's KV; hashed now, while the files that were just read are in memory
         if vision.out_hidden != checkpoint.config.text_config.hidden_size:
@@ -118,8 +124,8 @@ class Runtime:
         if self._plan is not None:
             return self._plan
         weights = Share("decoder weights", self.model.weight_bytes, "counted")
-        per_token, page_tokens = self.model.kv_shape.bytes_per_token, self.style.visual_tokens + 2
-        return MemoryPlan((weights,), self.arena.budget, per_token, page_tokens, self.model.context)
+        per_token, of_turn = self.kv_shape.bytes_per_token, self.model.kv_shape.bytes_per_token
+        return MemoryPlan((weights,), self.arena.budget, per_token, of_turn, self.style.visual_tokens + 2, self.model.context)
 
     def read(
         self, text: str, progress: ProgressCallback | None = None, *, system: str = "", tenant: str = "", priority: int = 0
@@ -140,7 +146,7 @@ class Runtime:
         measure = layout.measure
         tokens = self._check_fit(measure, means.template)
         purpose = f"a document of {measure.pages:,} pages ({tokens:,} tokens)"
-        self.arena.check_size(tokens * self.model.kv_shape.bytes_per_token, purpose)
+        self.arena.check_size(tokens * self.kv_shape.bytes_per_token, purpose)
         source = np.array(self.template.encode(text), np.int32)
         room = self.texts.reserve(size + layout.lines.nbytes + source.nbytes, purpose)
         try:

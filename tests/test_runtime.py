@@ -17,7 +17,7 @@ from glyph_rt import Document, Limits, Progress, Runtime, Sampling
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import ClosedError, InputError, LimitError, ModelError, NonFiniteError, OptionError
 from glyph_rt.language import KVTail, Past
-from glyph_rt.language.attention import Rows
+from glyph_rt.language.rows import Rows
 from glyph_rt.language.stopping import Marks
 from glyph_rt.language.turn import UNREAD_TOKENS
 from tests.conftest import TEXT, processor_inputs

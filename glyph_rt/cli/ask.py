@@ -14,7 +14,7 @@ from glyph_rt.cli.figures import answer_figures
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.cli.quoted import print_changes, quote_figures
 from glyph_rt.errors import OptionError
-from glyph_rt.memory.limits import MIB, Limits, parse_size, peak_rss_bytes
+from glyph_rt.memory.limits import MIB, KVDtype, Limits, parse_size, peak_rss_bytes
 from glyph_rt.quotes import Quoting
 from glyph_rt.texts import read_text
 
@@ -87,6 +87,7 @@ class AskOptions:
     encoder: str
     quant: str | None
     kv_bytes: str
+    kv_dtype: str
     text_bytes: str
     length: Length
     as_json: bool
@@ -114,7 +115,9 @@ def run(options: AskOptions) -> None:
 
 def _answer(options: AskOptions) -> None:
     """Cheap checks first: torch is not even imported for a file that cannot be read."""
-    limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes))
+    limits = Limits(
+        kv_bytes=parse_size(options.kv_bytes), kv_dtype=KVDtype.parse(options.kv_dtype), text_bytes=parse_size(options.text_bytes)
+    )
     text = read_text(options.file, limits.text_bytes)
     from glyph_rt.answers import check_quoting
     from glyph_rt.language import Channel, Piece, Quant

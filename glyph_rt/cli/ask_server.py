@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 def run(options: AskOptions, server: Connection) -> None:
     """Upload, ask, delete. Raises OptionError for options that are the server's own, ServiceError for what it refuses."""
-    if options.model or options.style or options.encoder != "auto" or options.quant or options.kv_bytes != "1GiB":
-        raise OptionError("--model, --style, --encoder, --quant and --kv-bytes are the server's own; start it with them")
+    kv = (options.kv_bytes, options.kv_dtype) != ("1GiB", "model")
+    if options.model or options.style or options.encoder != "auto" or options.quant or kv:
+        raise OptionError("--model, --style, --encoder, --quant, --kv-bytes and --kv-dtype are the server's own; start it with them")
     if options.length != Length():
         raise OptionError("--strategy, --window, --parts and --reduce are for a model that is loaded here; a server reads texts whole")
     drawing = options.drawing.values()

@@ -44,6 +44,10 @@ QuantOption = Annotated[
 QuotesOption = Annotated[
     str, typer.Option("--quotes", metavar="mark|exact", help="Exact: misread quotes of the document get its own characters.")
 ]
+KVDtypeOption = Annotated[
+    str,
+    typer.Option("--kv-dtype", metavar="model|int8|fp8", help="What a document's keys and values are kept in; smaller costs some quality."),
+]
 ReserveOption = Annotated[str, typer.Option("--reserve", metavar="SIZE", help="Part of the budget that the plan leaves alone.")]
 StrategyOption = Annotated[
     str,
@@ -89,6 +93,7 @@ def ask(
     encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
     quant: QuantOption = None,
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
+    kv_dtype: KVDtypeOption = "model",
     text_bytes: TextBytesOption = "16MiB",
     strategy: StrategyOption = "auto",
     window: WindowOption = None,
@@ -123,6 +128,7 @@ def ask(
             encoder=encoder,
             quant=quant,
             kv_bytes=kv_bytes,
+            kv_dtype=kv_dtype,
             text_bytes=text_bytes,
             length=Length(strategy, window, parts, reduce),
             as_json=as_json,
@@ -188,6 +194,7 @@ def serve(
     ] = None,
     reserve: ReserveOption = "1GiB",
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values of all documents and answers.")] = "1GiB",
+    kv_dtype: KVDtypeOption = "model",
     text_bytes: TextBytesOption = "16MiB",
     pages: Annotated[int | None, typer.Option(help="Most pages of one text. Default: what the model's context holds.")] = None,
     documents: Annotated[int, typer.Option(help="Documents kept at once.")] = 64,
@@ -232,6 +239,7 @@ def serve(
             budget=budget,
             reserve=reserve,
             kv_bytes=kv_bytes,
+            kv_dtype=kv_dtype,
             text_bytes=text_bytes,
             pages=pages,
             documents=documents,
@@ -278,6 +286,7 @@ def plan(
     style: StyleOption = None,
     encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
     quant: QuantOption = None,
+    kv_dtype: KVDtypeOption = "model",
     reserve: ReserveOption = "1GiB",
     text_bytes: TextBytesOption = "16MiB",
     measure: Annotated[
@@ -290,7 +299,7 @@ def plan(
     """Say how a memory budget is spent, and how many pages and documents it leaves room for."""
     from glyph_rt.cli.plan import PlanOptions, run
 
-    run(PlanOptions(budget, model, style, encoder, quant, reserve, text_bytes, measure, device, precision, as_json))
+    run(PlanOptions(budget, model, style, encoder, quant, kv_dtype, reserve, text_bytes, measure, device, precision, as_json))
 
 
 DeviceOption = Annotated[
@@ -368,6 +377,7 @@ def evaluate(
     size: Annotated[int | None, typer.Option(min=1, help="Questions of a task, or of a grid's cell. Default: the suite's own.")] = None,
     lengths: Annotated[str, typer.Option(metavar="N,N,..", help="Characters of made-up texts (needle, ruler).")] = "500,1000,2000,4000",
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
+    kv_dtype: KVDtypeOption = "model",
     text_bytes: TextBytesOption = "16MiB",
     failures: Annotated[int, typer.Option(help="Print so many answers that are not right, on standard error.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

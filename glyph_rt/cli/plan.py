@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from glyph_rt.errors import OptionError
-from glyph_rt.memory.limits import Limits, parse_size
+from glyph_rt.memory.limits import KVDtype, Limits, parse_size
 from glyph_rt.memory.plan import Budget, MemoryPlan
 
 
@@ -20,6 +20,7 @@ class PlanOptions:
     style: str | None
     encoder: str
     quant: str | None
+    kv_dtype: str
     reserve: str
     text_bytes: str
     measure: bool
@@ -31,7 +32,7 @@ class PlanOptions:
 def run(options: PlanOptions) -> None:
     """Print the plan; then raise PlanError if it does not hold."""
     budget = Budget(parse_size(options.budget), parse_size(options.reserve))
-    limits = Limits(text_bytes=parse_size(options.text_bytes))
+    limits = Limits(kv_dtype=KVDtype.parse(options.kv_dtype), text_bytes=parse_size(options.text_bytes))
     plan = _measured(options, budget, limits) if options.measure else _estimated(options, budget, limits)
     if options.as_json:
         figures = asdict(plan) | {name: getattr(plan, name) for name in ("budget", "kv_tokens", "pages", "document_pages", "documents")}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glyph_rt.errors import OptionError
-from glyph_rt.memory.limits import Limits, parse_size
+from glyph_rt.memory.limits import KVDtype, Limits, parse_size
 from glyph_rt.memory.plan import Budget
 from glyph_rt.service.address import Address
 from glyph_rt.service.limits import ServiceLimits
@@ -33,6 +33,7 @@ class ServeOptions:
     budget: str | None
     reserve: str
     kv_bytes: str
+    kv_dtype: str
     text_bytes: str
     pages: int | None
     documents: int
@@ -81,6 +82,7 @@ def run(options: ServeOptions) -> None:
     kept = {"page_bytes": 0, "encoded_bytes": 0} if security.identifies else {}
     limits = Limits(
         kv_bytes=parse_size(options.kv_bytes),
+        kv_dtype=KVDtype.parse(options.kv_dtype),
         text_bytes=parse_size(options.text_bytes),
         open_text_bytes=parse_size(options.open_text_bytes),
         pages=options.pages,

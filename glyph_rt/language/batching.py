@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from glyph_rt.errors import ClosedError
-from glyph_rt.language.attention import Past, Rows, StepBatch
+from glyph_rt.language.attention import StepBatch
 from glyph_rt.language.model import LanguageModel
 from glyph_rt.language.prompt import PromptPiece
+from glyph_rt.language.rows import Past, Rows
 from glyph_rt.language.turn import PREFILL_ROWS, Turn
 
 TURNS_PER_STEP = 64  # when there are more, documents take turns
@@ -253,7 +254,7 @@ class StepLoop:
     def _forward(self, parts: Sequence[Rows]) -> Sequence[Tensor]:
         """Run everyone's rows; everyone's logits."""
         embeddings = self.model.embed([token for rows in parts for token in rows.tokens])
-        batch = StepBatch(parts)
+        batch = StepBatch(parts, self.model.heads)
         wanted: list[int] = []
         for rows, span in zip(parts, batch.spans, strict=True):
             if rows.image is not None and rows.visual is not None:

@@ -4,6 +4,7 @@ transformers' own modules spend most of a small decode step outside their matrix
 its modules, where quantisation finds them; what is run here is the same function of them, which tests hold to the stock model:
 
 - q, k and v are one product;
+- a linear is a function of the rows, without a module's hooks;
 - a rotated pair is one complex number, so rope is one multiplication, in place, with factors computed once per step;
 - the norm is |x| by one kernel and the square root of |x|^2 + n eps by another;
 - rows of different turns lie behind each other: no batch dimension, no padding, no mask.
@@ -11,6 +12,8 @@ its modules, where quantisation finds them; what is run here is the same functio
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,39 +36,43 @@ class Decoder:
         self.heads, self.kv_heads = int(config.num_attention_heads), int(config.num_key_value_heads)
         self.head_dim = int(config.hidden_size) // self.heads
         self._scale = self.head_dim**-0.5
-        self._frequencies: Tensor = text.rotary_emb.inv_freq.float()  # [pairs]
+        self._widths = [self.heads * self.head_dim, 2 * self.kv_heads * self.head_dim]  # of queries, of keys and values
+        frequencies: Tensor = text.rotary_emb.inv_freq.float()
+        at_rest = self.head_dim // 2 - len(frequencies)  # the last pairs of a head, which no position turns
+        self._frequencies = F.pad(frequencies, (0, at_rest))  # [head_dim / 2]
         # Which of a token's three positions (time, height, width) turns each pair.
         sections = enumerate(rope["mrope_section"])
-        self._axes = torch.tensor([n % 3 for n, size in sections for _ in range(size)], device=self._frequencies.device)
+        axes = [n % 3 for n, size in sections for _ in range(size)]
+        self._axes = torch.tensor(axes + [0] * at_rest, device=frequencies.device)
         self._layers = [_Layer(layer) for layer in text.layers]
         self._norm = _Norm(text.norm)
 
     def forward(self, x: Tensor, positions: Tensor, batch: StepBatch) -> Tensor:
         """[rows, hidden] at rope positions [3, rows] to [rows, hidden]. Writes the rows' KV to the batch's tails, without advancing."""
-        turns = self._turns(positions)
-        rows, rotated = len(x), self.heads + self.kv_heads
+        turns, rows = self._turns(positions), len(x)
         for index, layer in enumerate(self._layers):
-            qkv = layer.qkv(layer.before_attention(x)).view(rows, rotated + self.kv_heads, self.head_dim)
-            _rotate(qkv[:, :rotated], turns)
-            kv = qkv[:, self.heads :].view(rows, 2, self.kv_heads, self.head_dim)
-            mixed = batch.attend(index, qkv[:, : self.heads], kv, self._scale)
-            x = layer.after_attention.added_to(x, layer.out(mixed.view(rows, -1)))
+            qkv = layer.qkv(layer.before_attention(x))
+            _rotate(qkv, turns)
+            query, kv = qkv.split_with_sizes(self._widths, -1)
+            heads, pair = query.view(rows, self.heads, -1), kv.view(rows, 2, self.kv_heads, -1)
+            mixed = batch.attend(index, heads, pair, self._scale)
+            x = layer.after_attention.added_to(x, layer.out(mixed.reshape(rows, -1)))
             gate, up = layer.gate_up(layer.before_mlp(x)).chunk(2, -1)
             x = layer.after_mlp.added_to(x, layer.down(F.silu(gate).mul_(up)))
         return self._norm(x)
 
     def _turns(self, positions: Tensor) -> Tensor:
-        """Unit complex numbers [rows, 1, pairs]: by how much each pair of a row is turned."""
+        """Unit complex numbers [rows, (heads + kv_heads) * head_dim / 2]: by how much each pair of a row's queries and keys is turned."""
         angles = positions[self._axes].T * self._frequencies
-        return torch.polar(torch.ones_like(angles), angles)[:, None]
+        return torch.polar(torch.ones_like(angles), angles).repeat(1, self.heads + self.kv_heads)
 
 
 class _Layer:
     """One layer's modules, looked up once: a module's attribute costs more than an addition."""
 
     def __init__(self, layer: Any) -> None:
-        self.qkv = layer.self_attn.qkv_proj
-        self.out, self.gate_up, self.down = layer.self_attn.o_proj, layer.mlp.gate_up_proj, layer.mlp.down_proj
+        self.qkv, self.out = _function(layer.self_attn.qkv_proj), _function(layer.self_attn.o_proj)
+        self.gate_up, self.down = _function(layer.mlp.gate_up_proj), _function(layer.mlp.down_proj)
         self.before_attention, self.after_attention = _Norm(layer.input_layernorm), _Norm(layer.post_self_attn_layernorm)
         self.before_mlp, self.after_mlp = _Norm(layer.post_attention_layernorm), _Norm(layer.post_mlp_layernorm)
 
@@ -107,9 +114,14 @@ def _join(attention: Any) -> None:
     del attention.q_proj, attention.k_proj, attention.v_proj
 
 
+def _function(linear: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What it computes."""
+    return partial(F.linear, weight=linear.weight, bias=linear.bias) if isinstance(linear, nn.Linear) else linear.forward
+
+
 def _rotate(x: Tensor, turns: Tensor) -> None:
-    """Turn the first pairs of each head of [rows, heads, d], in place; neighbours form a pair (rotate_half_llm in transformers)."""
-    pairs = x.view(*x.shape[:-1], -1, 2)[:, :, : turns.shape[-1]]
+    """Turn the first pairs of each row of [rows, n], in place; neighbours form a pair (rotate_half_llm in transformers)."""
+    pairs = x.view(len(x), -1, 2)[:, : turns.shape[-1]]
     if x.dtype == torch.float32:
         torch.view_as_complex(pairs).mul_(turns)
     else:

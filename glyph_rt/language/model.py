@@ -42,6 +42,7 @@ class LanguageModel:
         self._head: Tensor = nn.Parameter(head, requires_grad=False).to(device)
         self.device, self.dtype, self.quant = device, dtype, quant
         self.context = int(config.max_position_embeddings)  # tokens of prompt and answer together
+        self.heads = self._decoder.heads  # of queries
         self.kv_shape = KVShape(config.num_hidden_layers, self._decoder.kv_heads, self._decoder.head_dim, dtype, device)
 
     @property

@@ -15,8 +15,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from glyph_rt.errors import InternalError
 from glyph_rt.language.segments import KVSegment
 from glyph_rt.memory.arena import Arena, Reservation
@@ -165,7 +163,7 @@ class SegmentStore:
     def host_used(self) -> int:
         """Bytes of KV in host memory."""
         with self.arena.lock:
-            return sum(run.segment.kv.nbytes for run in self._host.values())
+            return sum(run.segment.nbytes for run in self._host.values())
 
     def check_integrity(self) -> None:
         """Raise InternalError unless index, runs, reservations and bounds agree."""
@@ -176,7 +174,7 @@ class SegmentStore:
             for run in self._runs:
                 if run.pins < 0 or (run.pins == 0 and not self._needed(run)):
                     raise InternalError(f"a run has {run.pins} pins and nobody wants it")
-                if run.segment.kv.nbytes != self._size(run) or run.ends[-1] != run.segment.tokens:
+                if run.segment.nbytes != self._size(run) or run.ends[-1] != run.segment.tokens:
                     raise InternalError("a run's bytes are not those that are reserved for it")
             if any(n <= 0 for n in self._wanted.values()) or self.host_used > self.host_bytes:
                 raise InternalError("a key is wanted by nobody, or host memory holds more than its budget")
@@ -238,18 +236,17 @@ class SegmentStore:
         self._free(run)
 
     def _to_host(self, run: Run) -> None:
-        size = run.segment.kv.nbytes
+        size = run.segment.nbytes
         if size > self.host_bytes:
             return
         self._host.pop(run.keys[0], None)
         while self.host_used + size > self.host_bytes:
             del self._host[next(iter(self._host))]
-        kv = run.segment.kv
         try:
-            copy = torch.empty_like(kv, device="cpu", pin_memory=kv.is_cuda).copy_(kv)
+            copy = run.segment.copied_to("cpu", pinned=run.segment.kv.is_cuda)
         except (MemoryError, RuntimeError):  # no memory for it: the tier below has to do
             return
-        self._host[run.keys[0]] = Run(run.keys, run.ends, KVSegment(copy), None)
+        self._host[run.keys[0]] = Run(run.keys, run.ends, copy, None)
 
     @staticmethod
     def _size(run: Run) -> int:

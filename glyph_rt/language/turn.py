@@ -11,8 +11,8 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from torch import Tensor
 
 from glyph_rt.errors import NonFiniteError
-from glyph_rt.language.attention import Past, Rows
 from glyph_rt.language.drafting import Drafter
+from glyph_rt.language.rows import Past, Rows
 from glyph_rt.language.sampling import Sampler
 
 PREFILL_ROWS = 512  # tokens of a question prefilled in one step, so that a long one does not hold up the answers of others

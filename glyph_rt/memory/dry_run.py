@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from glyph_rt.language import Sampling
-from glyph_rt.memory.estimate import vision_parameters
+from glyph_rt.memory.estimate import attention, vision_parameters
 from glyph_rt.memory.limits import KIB, peak_rss_bytes
 from glyph_rt.memory.plan import Budget, MemoryPlan, Share
 from glyph_rt.vision import MAX_BATCH
@@ -82,7 +82,7 @@ def dry_run_plan(opened: Runtime, budget: Budget) -> MemoryPlan:
     takes beyond what was in use, less the KV memory, which the plan counts by itself.
     """
     tokens = min(opened.model.context, (MAX_BATCH + 1) * (opened.style.visual_tokens + 2) + 512)
-    with opened.with_kv(tokens * opened.model.kv_shape.bytes_per_token) as runtime:
+    with opened.with_kv(tokens * max(opened.kv_shape.bytes_per_token, opened.model.kv_shape.bytes_per_token)) as runtime:
         return _measured(runtime, _probe_text(runtime), budget)
 
 
@@ -114,11 +114,13 @@ def _measured(runtime: Runtime, text: str, budget: Budget) -> MemoryPlan:
         Share("process and libraries", max(0, idle - decoder - tower), "measured"),
         Share(f"vision workspace, {MAX_BATCH} pages", vision, "measured"),
         Share("reading and answering", max(0, reading - vision), "measured, beyond vision"),
+        *attention(runtime.kv_shape, model.context),
     ]
     return MemoryPlan.within(
         budget,
         [*shares, kept] if on_host else shares,
-        kv_per_token=model.kv_shape.bytes_per_token,
+        kv_per_token=runtime.kv_shape.bytes_per_token,
+        turn_per_token=model.kv_shape.bytes_per_token,
         page_tokens=runtime.style.visual_tokens + 2,
         context=model.context,
         host=[] if on_host else [Share("process and libraries", HostMeter().now(), "measured"), kept],

@@ -2,18 +2,21 @@
 
 Weights and KV are exact, since the configuration fixes every shape. Workspaces are upper estimates of what is alive at once in the widest
 place of a pass; `glyph-rt plan` without --no-measure replaces them by measured ones. Attention is taken to be fused, as it is on a CPU;
-where attention.py still uses plain matrices (GPUs), its scores come on top: heads x rows x context fp32 numbers.
+where flash.py still uses plain matrices (GPUs), its scores come on top: heads x rows x context fp32 numbers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import Glm4vConfig
 from transformers.models.glm4v.modeling_glm4v import Glm4vTextModel, Glm4vVisionModel
 
 from glyph_rt.errors import OptionError
+from glyph_rt.language import KVShape
+from glyph_rt.language.attention import SCORES_BYTES
 from glyph_rt.language.quantise import Quant, quantised_bytes
 from glyph_rt.memory.limits import MIB, Limits
 from glyph_rt.memory.plan import Budget, MemoryPlan, Share
@@ -22,7 +25,7 @@ from glyph_rt.vision import MAX_BATCH
 
 CUDA_CONTEXT = 600 * MIB  # of a process that uses cuBLAS; differs by GPU and driver
 PROCESS = 700 * MIB  # Python with torch and transformers, on Linux
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,13 @@ class Target:
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):
             raise OptionError(f"no device {self.device!r}; choose one of: cpu, cuda")
-        if self.precision not in BYTES:
-            raise OptionError(f"no precision {self.precision!r}; choose one of: {', '.join(BYTES)}")
+        if self.precision not in DTYPES:
+            raise OptionError(f"no precision {self.precision!r}; choose one of: {', '.join(DTYPES)}")
 
     @property
     def size(self) -> int:
         """Bytes of a number."""
-        return BYTES[self.precision]
+        return DTYPES[self.precision].itemsize
 
 
 def vision_parameters(config: Glm4vConfig) -> int:
@@ -69,7 +72,8 @@ def estimated_plan(config: Glm4vConfig, style: Style, limits: Limits, budget: Bu
     """The plan of a model that runs as `target` says and reads pages of `style`."""
     text = config.text_config
     head_dim = text.hidden_size // text.num_attention_heads
-    kv_per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * target.size
+    turn = KVShape(text.num_hidden_layers, text.num_key_value_heads, head_dim, DTYPES[target.precision])
+    document = replace(turn, kept=limits.kv_dtype)
     on_host = target.device == "cpu"
     process = Share("process and libraries", PROCESS if on_host else CUDA_CONTEXT, "estimated")
     kept = Share("texts and drawn pages", limits.host_bytes, "set by --text-bytes and page_bytes")
@@ -77,23 +81,35 @@ def estimated_plan(config: Glm4vConfig, style: Style, limits: Limits, budget: Bu
         Share("decoder weights", decoder_bytes(config, target), "counted"),
         Share("vision weights", vision_parameters(config) * target.size, "counted"),
         process,
-        Share(f"vision workspace, {MAX_BATCH} pages", _vision_workspace(config, style, target.size), "estimated"),
+        Share(f"vision workspace, {MAX_BATCH} pages", vision_workspace(config, style, target.size), "estimated"),
         Share("reading and answering", _decoder_workspace(config, style, target.size), "estimated"),
+        *attention(document, int(text.max_position_embeddings)),
     ]
     return MemoryPlan.within(
         budget,
         [*shares, kept] if on_host else shares,
-        kv_per_token=kv_per_token,
+        kv_per_token=document.bytes_per_token,
+        turn_per_token=turn.bytes_per_token,
         page_tokens=style.visual_tokens + 2,
         context=int(text.max_position_embeddings),
         host=[] if on_host else [Share("process and libraries", PROCESS, "estimated"), kept],
     )
 
 
-def _vision_workspace(config: Glm4vConfig, style: Style, size: int) -> int:
-    """Rows of all patches of a batch: in a block's attention the residual, its norm, q, k, v, their rotated copies and the outputs; in
-    its MLP residual, norm, gate, up and their products; in the merger, on a quarter of the rows, gate, up and their products. Norms
-    and the page's own inputs are fp32."""
+def attention(document: KVShape, context: int) -> Iterator[Share]:
+    """What a step's attention takes over documents of this shape: scores, and, of packed ones, a layer of the longest."""
+    yield Share("scores of attention", SCORES_BYTES, "bounded")
+    if size := document.unpacked_bytes(context):
+        yield Share("unpacking a layer of KV", size, "counted, for a full context")
+
+
+def vision_workspace(config: Glm4vConfig, style: Style, size: int) -> int:
+    """Bytes beside the weights, with numbers of `size` bytes.
+
+    Rows of all patches of a batch: in a block's attention the residual, its norm, q, k, v, their rotated copies and the outputs; in its
+    MLP residual, norm, gate, up and their products; in the merger, on a quarter of the rows, gate, up and their products. Norms and the
+    page's own inputs are fp32.
+    """
     vision = config.vision_config
     patches = MAX_BATCH * style.visual_tokens * 4
     attention = vision.hidden_size * (9 * size + 8)

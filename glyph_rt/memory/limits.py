@@ -6,6 +6,7 @@ import re
 import resource
 import sys
 from dataclasses import dataclass
+from enum import Enum
 
 from glyph_rt.errors import OptionError
 
@@ -13,15 +14,33 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 _UNITS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "k": KIB, "m": MIB, "g": GIB}
 
 
+class KVDtype(Enum):
+    """What the keys and values of documents are kept in: the model's own numbers, or a byte for each and a scale for each token and head.
+    Those of questions and answers, which are short, stay the model's."""
+
+    MODEL = "model"
+    INT8 = "int8"
+    FP8 = "fp8"
+
+    @classmethod
+    def parse(cls, text: str) -> KVDtype:
+        """Raises OptionError."""
+        try:
+            return cls(text)
+        except ValueError:
+            raise OptionError(f"no KV dtype {text!r}; choose one of: {', '.join(d.value for d in cls)}") from None
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What a runtime takes on. The command line has options for the first two.
+    """What a runtime takes on. The command line has options for the first three.
 
     An idle document gives its KV memory to whoever needs it. What is kept of it then, from fast to slow: a copy of its KV in host memory
     (of use on a GPU only), its encoded pages, its text.
     """
 
     kv_bytes: int = GIB  # KV memory of all documents and turns together: --kv-bytes
+    kv_dtype: KVDtype = KVDtype.MODEL  # of documents: --kv-dtype
     text_bytes: int = 16 * MIB  # UTF-8 size of one document: --text-bytes
     page_bytes: int = 64 * MIB  # drawn pages kept, in case they are read again; 0: none
     pages: int | None = None  # of one document; None: what the model's context holds

@@ -42,19 +42,28 @@ class MemoryPlan:
 
     shares: tuple[Share, ...]
     kv_budget: int  # bytes for keys and values
-    kv_per_token: int
+    kv_per_token: int  # of documents, in bytes
+    turn_per_token: int  # of questions and answers
     page_tokens: int  # cache slots of a full page
     context: int  # tokens of one prompt and answer
     host: tuple[Share, ...] = ()
 
     @classmethod
     def within(
-        cls, budget: Budget, shares: Iterable[Share], *, kv_per_token: int, page_tokens: int, context: int, host: Iterable[Share] = ()
+        cls,
+        budget: Budget,
+        shares: Iterable[Share],
+        *,
+        kv_per_token: int,
+        turn_per_token: int,
+        page_tokens: int,
+        context: int,
+        host: Iterable[Share] = (),
     ) -> MemoryPlan:
         """Give what `shares` and the reserve leave to keys and values. The plan may turn out not to hold: see `check`."""
         taken = (*shares, Share("reserve", budget.reserve, "set by --reserve"))
         left = budget.size - sum(share.size for share in taken)
-        return cls(taken, left, kv_per_token, page_tokens, context, tuple(host))
+        return cls(taken, left, kv_per_token, turn_per_token, page_tokens, context, tuple(host))
 
     @property
     def budget(self) -> int:
@@ -67,13 +76,13 @@ class MemoryPlan:
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens the KV budget holds."""
+        """Tokens of documents the KV budget holds."""
         return max(0, self.kv_budget // self.kv_per_token)
 
     @property
     def pages(self) -> int:
         """Full pages the KV budget holds, beside one turn."""
-        return max(0, self.kv_tokens - TURN_TOKENS) // self.page_tokens
+        return max(0, self.kv_budget - TURN_TOKENS * self.turn_per_token) // (self.page_tokens * self.kv_per_token)
 
     @property
     def document_pages(self) -> int:
@@ -83,18 +92,19 @@ class MemoryPlan:
     @property
     def documents(self) -> int:
         """Long documents the KV budget holds, each beside a turn of its own."""
-        return self.kv_tokens // (self.document_pages * self.page_tokens + TURN_TOKENS)
+        document = self.document_pages * self.page_tokens * self.kv_per_token
+        return max(0, self.kv_budget) // (document + TURN_TOKENS * self.turn_per_token)
 
     def check(self) -> MemoryPlan:
         """This plan. Raises PlanError unless it holds one page and one turn."""
-        needed = (self.page_tokens + TURN_TOKENS) * self.kv_per_token
+        needed = self.page_tokens * self.kv_per_token + TURN_TOKENS * self.turn_per_token
         if self.kv_budget >= needed:
             return self
         figures = ", ".join(f"{share.name} {_gib(share.size)}" for share in self.shares)
         least = self.budget - self.kv_budget + needed
         raise PlanError(
             f"a memory budget of {_gib(self.budget)} does not hold {figures}, and {_gib(needed)} of keys and values for one page; "
-            f"at least {_gib(least)} would: raise --budget, lower --reserve, or use --quant",
+            f"at least {_gib(least)} would: raise --budget, lower --reserve, or use --quant or --kv-dtype",
             public="the server's memory budget does not hold its model",
         )
 

@@ -10,7 +10,8 @@ from transformers import DynamicCache, Glm4vConfig, Glm4vForConditionalGeneratio
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.language import KVSegment, KVTail, LanguageModel, Past
-from glyph_rt.language.attention import Rows, StepBatch
+from glyph_rt.language.attention import StepBatch
+from glyph_rt.language.rows import Rows
 
 VOCABULARY = 64
 
@@ -99,7 +100,7 @@ class Sequence:
 @torch.inference_mode()
 def run(model: LanguageModel, parts: list[Rows]) -> list[torch.Tensor]:
     """One step, as the loop makes it."""
-    batch = StepBatch(parts)
+    batch = StepBatch(parts, model.heads)
     embeddings = torch.cat([model.embed(part.tokens) for part in parts])
     positions = torch.cat([part.positions for part in parts], 1)  # type: ignore[misc]
     logits = model.logits(model.forward(embeddings, positions, batch))

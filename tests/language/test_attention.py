@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glyph_rt.errors import ClosedError
-from glyph_rt.language import KVSegment, KVShape, KVTail, Past
-from glyph_rt.language.attention import Rows, StepBatch, flash
+from glyph_rt.language import KVSegment, KVShape, KVTail, Past, attention
+from glyph_rt.language.attention import StepBatch
+from glyph_rt.language.flash import FlashAttention, flash
+from glyph_rt.language.rows import Rows, grouped
+from glyph_rt.language.scores import ScoreAttention
 
 
 def full_attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
@@ -30,17 +33,20 @@ def full_attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     kv_heads=st.sampled_from([1, 2, 3]),
     group=st.sampled_from([1, 2, 16]),
     sharpness=st.sampled_from([0.1, 1.0, 30.0]),
+    few=st.booleans(),
     seed=st.integers(0, 10**6),
 )
 def test_segments_equal_full_attention(
-    segments: list[int], turns: list[tuple[int, int]], kv_heads: int, group: int, sharpness: float, seed: int
+    segments: list[int], turns: list[tuple[int, int]], kv_heads: int, group: int, sharpness: float, few: bool, seed: int
 ) -> None:
-    """Several turns on one chain of segments; the first also alone on no segment, in their midst."""
+    """Several turns on one chain of segments, every other on one segment more of its own; the first also alone on no segment, in their
+    midst. By plain products (`few`) and by flash attention."""
     torch.manual_seed(seed)
     dim, heads, layers, layer = 16, kv_heads * group, 2, 1
     shared = torch.randn(layers, 2, kv_heads, sum(segments), dim)
     chain = tuple(KVSegment(part) for part in shared.split(segments, 3)) if segments else ()
-    chains = [chain] * len(turns)
+    kept = [KVSegment(torch.randn(layers, 2, kv_heads, 5, dim)) for _ in turns[1::2]]  # of earlier turns
+    chains = [chain if n % 2 == 0 else (*chain, kept[n // 2]) for n in range(len(turns))]
     chains.insert(len(turns) // 2, ())
     turns.insert(len(turns) // 2, turns[0])
     parts, queries, news, expected = [], [], [], []
@@ -48,20 +54,41 @@ def test_segments_equal_full_attention(
         own = torch.randn(2, kv_heads, before + new, dim)
         query = torch.randn(new, heads, dim) * sharpness
         tail = KVTail(KVShape(layers, kv_heads, dim, torch.float32), before + new)
-        tail.place(before)[layer].copy_(own[:, :, :before])
+        tail.place(before).write(layer, own[:, :, :before])
         tail.advance(before)
         parts.append(Rows(Past(past_segments, tail), [0] * new, range(new)))
         queries.append(query)
         news.append(own[:, :, before:].permute(2, 0, 1, 3))
         keys, values = torch.cat([*(segment.kv[layer] for segment in past_segments), own], 2)
         expected.append(full_attention(query, keys, values, dim**-0.5))
-    batch = StepBatch(parts)
     sides = (len(turns) > 1) + (len(turns) > 2)
-    assert len(batch.shared) == max(1, sides) * sum(s > 0 for s in segments), "neighbours read a segment together"
+    expected_reads = max(1, sides) * sum(s > 0 for s in segments) + len(kept)
+    assert sum(len(g.shared) for g in grouped(parts)) == expected_reads, "neighbours read a segment together"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "SCORES_BYTES", 2**40 if few else 0)
+        batch = StepBatch(parts, heads)
     found = batch.attend(layer, torch.cat(queries), torch.cat(news), dim**-0.5)
     torch.testing.assert_close(found.double(), torch.cat(expected), atol=2e-5, rtol=1e-4)
     for part, new in zip(parts, news, strict=True):
-        assert torch.equal(part.past.tail.layers(part.past.tail.capacity)[layer][0][0, :, -len(new) :], new[:, 0].transpose(0, 1))
+        assert torch.equal(part.past.tail.first(part.past.tail.capacity).values[layer][:, -len(new) :], new[:, 1].transpose(0, 1))
+
+
+def test_the_scores_of_a_step_keep_their_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three documents, room for the scores of two: the third takes the other way, and all are right."""
+    torch.manual_seed(0)
+    heads, dim, shape = 4, 16, KVShape(1, 2, 16, torch.float32)
+    segments = [KVSegment(torch.randn(1, 2, 2, 50, dim)) for _ in range(3)]
+    parts = [Rows(Past((segment,), KVTail(shape, 1)), [0], range(1)) for segment in segments]
+    one = ScoreAttention.bytes(next(grouped(parts)), heads)
+    assert one == 2 * 4 * heads * 51
+    monkeypatch.setattr(attention, "SCORES_BYTES", 2 * one)
+    batch = StepBatch(parts, heads)
+    assert [type(each) for each in batch._attentions] == [ScoreAttention, ScoreAttention, FlashAttention]
+    query, new = torch.randn(3, heads, dim), torch.randn(3, 2, 2, dim)
+    found = batch.attend(0, query, new, 0.25)
+    for n, segment in enumerate(segments):
+        keys, values = torch.cat([segment.kv[0], new[n, :, :, None]], 2)
+        torch.testing.assert_close(found[n : n + 1].double(), full_attention(query[n : n + 1], keys, values, 0.25), atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -83,18 +110,18 @@ def test_a_tail_keeps_its_bound_and_is_gone_when_closed() -> None:
         tail.place(4)
     tail.close()
     with pytest.raises(ClosedError):
-        tail.layers(1)
+        tail.first(1)
 
 
 def test_a_tail_forgets_and_writes_again() -> None:
     tail = KVTail(KVShape(layers=1, kv_heads=1, head_dim=2, dtype=torch.float32), 4)
     for value in range(3):
-        tail.place(1)[0].fill_(value)
+        tail.place(1).write(0, torch.full((2, 1, 1, 2), value))
         tail.advance(1)
     tail.truncate(1)
-    tail.place(2)[0].fill_(9)
+    tail.place(2).write(0, torch.full((2, 1, 2, 2), 9))
     tail.advance(2)
-    assert tail.layers(tail.length)[0][0][0, 0, :, 0].tolist() == [0.0, 9.0, 9.0]
+    assert tail.first(tail.length).values[0][0, :, 0].tolist() == [0.0, 9.0, 9.0]
     with pytest.raises(ValueError, match="cannot truncate 3 tokens to 4"):
         tail.truncate(4)
 

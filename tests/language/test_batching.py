@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from glyph_rt import Answer, Document, Limits, Progress, Runtime, Sampling
 from glyph_rt.errors import ClosedError, NonFiniteError
 from glyph_rt.language import KVTail, Past, Turn, batching
-from glyph_rt.language.attention import Rows, StepBatch
+from glyph_rt.language.attention import StepBatch
 from glyph_rt.language.batching import fairly
+from glyph_rt.language.rows import Rows
 from glyph_rt.language.stopping import Marks
 from tests.conftest import TEXT
 from tests.test_runtime import QUESTIONS, StockModel, eventually

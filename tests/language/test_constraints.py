@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llguidance import LLMatcher
 from tokenizers import Tokenizer
 
 from glyph_rt import Runtime, Sampling
 from glyph_rt.errors import ConstraintError, OptionError
-from glyph_rt.language import JSON_SCHEMA, REGEX, Constraint
+from glyph_rt.language import JSON_SCHEMA, REGEX, Constraint, constraints
 from glyph_rt.language.constraints import Grammars
 from glyph_rt.language.stopping import Marks
 from tests.conftest import TEXT
@@ -166,13 +168,46 @@ def test_what_the_model_has_no_token_for_ends_in_an_error(runtimes: dict[str, Ru
         assert runtime.arena.used == document.kv_bytes
 
 
-def test_a_huge_repetition_costs_no_huge_work(runtimes: dict[str, Runtime]) -> None:
-    with runtimes["reader"].read(TEXT) as document:
-        try:
-            answer = document.ask("?", Sampling(5, constraint=Constraint(REGEX, "(a{1000}){1000}")))
-            assert answer.text == "aaaaa"
-        except (OptionError, ConstraintError) as error:
-            assert "constraint" in str(error)
+@pytest.mark.parametrize("pattern", ["(a{1000}){1000}", "((ab{900}){900}c){900}"])
+def test_an_expensive_pattern_ends_its_own_answer(runtimes: dict[str, Runtime], pattern: str) -> None:
+    """With llguidance's own limits, it would be followed for seconds and hundreds of MiB."""
+    runtime = runtimes["reader"]
+    with runtime.read(TEXT) as document:
+        beside = document.ask("What is the value of order number?")
+        with pytest.raises((OptionError, ConstraintError), match=r"the constraint cannot be (used|met): .*too (many|complex)"):
+            _ = document.ask("?", Sampling(50, constraint=Constraint(REGEX, pattern))).text
+        assert beside.text == "QX-58213"
+        beside.close()
+        assert runtime.arena.used == document.kv_bytes
+
+
+def test_a_constraint_is_compiled_and_first_followed_by_whoever_asks(runtimes: dict[str, Runtime]) -> None:
+    """Also one of a large schema is within the limits."""
+    large = {"type": "object", "properties": {f"key {n}": {"type": "string", "pattern": "^[a-z]{1,40}-[0-9]{1,9}$"} for n in range(200)}}
+    runtime, masks = runtimes["reader"], []
+
+    class Watched(LLMatcherProxy):
+        def compute_bitmask(self) -> bytes:
+            masks.append(threading.current_thread().name)
+            return self.matcher.compute_bitmask()
+
+    with runtime.read(TEXT) as document, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constraints, "LLMatcher", Watched)
+        answer = document.ask("?", Sampling(3, constraint=Constraint(JSON_SCHEMA, json.dumps(large))))
+        assert answer.text.startswith("{")
+    assert masks[0] == threading.current_thread().name and set(masks[1:]) == {"glyph-decoder"}
+
+
+class LLMatcherProxy:
+    """llguidance's own, which cannot be inherited from."""
+
+    grammar_from_json_schema = staticmethod(LLMatcher.grammar_from_json_schema)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.matcher = LLMatcher(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.matcher, name)
 
 
 def test_a_token_that_is_not_allowed_is_an_error_and_no_guess() -> None:

@@ -96,7 +96,7 @@ def test_a_pass_that_was_not_advanced_over_may_be_run_again(pair: tuple[Language
     past = Past((), KVTail(model.kv_shape, 12))
     from glyph_rt.language.attention import StepBatch
 
-    model.forward(other.embeddings, other.positions, StepBatch([other.rows(past, 0, 12)]))  # fails before it is advanced over, say
+    model.forward(other.embeddings, other.positions, StepBatch([other.rows(past, 0, 12)], model.heads))
     (found,) = run(model, [sequence.rows(past, 0, 12)])
     torch.testing.assert_close(found, stock.logits(sequence.embeddings, sequence.positions), atol=1e-4, rtol=0)
 

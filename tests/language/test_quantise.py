@@ -13,8 +13,8 @@ from glyph_rt import Runtime
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import ModelError, OptionError
 from glyph_rt.language import KVTail, LanguageModel, Past, Quant
-from glyph_rt.language.attention import Rows
 from glyph_rt.language.quantise import GROUP, PackedLinear, quantise, quantised_bytes
+from glyph_rt.language.rows import Rows
 from tests.conftest import TEXT
 from tests.language.parts import run
 

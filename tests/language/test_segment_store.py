@@ -43,7 +43,7 @@ def bring_in(store: SegmentStore, pages: tuple[int, ...]) -> Lease:
     try:
         while (found := store.host_copy(keys[lease.pages :])) is not None:
             copy, ends = found
-            room = store.arena.reserve(copy.kv.nbytes, "a copy")
+            room = store.arena.reserve(copy.nbytes, "a copy")
             lease = store.extend(lease, keys[lease.pages : lease.pages + len(ends)], ends, copy.copied_to("cpu"), room)
         new = range(lease.pages, len(pages))
         if new:
@@ -51,7 +51,7 @@ def bring_in(store: SegmentStore, pages: tuple[int, ...]) -> Lease:
             room = store.arena.reserve(sum(counts) * PER_TOKEN, "a test")
             tail = KVTail(SHAPE, sum(counts))
             for n, count in zip(new, counts, strict=True):
-                tail.place(count)[0].fill_(content(keys[n]))
+                tail.place(count).write(0, torch.full((2, SHAPE.kv_heads, count, SHAPE.head_dim), content(keys[n])))
                 tail.advance(count)
             lease = store.extend(lease, keys[lease.pages :], np.cumsum(counts).tolist(), tail.seal(), room)
     except BaseException:
@@ -176,7 +176,7 @@ def test_a_run_read_twice_at_once_is_kept_once() -> None:
     tails = [KVTail(SHAPE, 5) for _ in range(2)]
     leases = []
     for tail in tails:
-        tail.place(5)[0].zero_()
+        tail.place(5).write(0, torch.zeros(2, SHAPE.kv_heads, 5, SHAPE.head_dim))
         tail.advance(5)
         room = store.arena.reserve(5 * PER_TOKEN, "a test")
         leases.append(store.extend(empty.share(), chain((1, 2)), [2, 5], tail.seal(), room))

@@ -18,7 +18,7 @@ from glyph_rt.errors import OptionError, PlanError
 from glyph_rt.language import LanguageModel, Quant, Sampling
 from glyph_rt.memory.dry_run import HostMeter
 from glyph_rt.memory.estimate import Target, decoder_bytes, estimated_plan, vision_parameters
-from glyph_rt.memory.limits import GIB, MIB
+from glyph_rt.memory.limits import GIB, MIB, KVDtype
 from glyph_rt.memory.plan import TURN_TOKENS, Budget, MemoryPlan, Share
 from glyph_rt.typeset import PRESETS
 from tests.conftest import TEXT
@@ -51,22 +51,27 @@ SHARES = st.lists(st.builds(Share, st.sampled_from(["decoder weights", "workspac
     shares=SHARES,
     size=st.integers(1, 6 * GIB),
     reserve=st.integers(0, GIB),
-    per_token=st.sampled_from([512, 40960]),
+    per_token=st.sampled_from([512, 21120, 40960]),
+    turn_per_token=st.sampled_from([512, 40960]),
     page_tokens=st.integers(10, 4000),
     context=st.integers(4096, 131072),
 )
-def test_a_plan_adds_up(shares: list[Share], size: int, reserve: int, per_token: int, page_tokens: int, context: int) -> None:
+def test_a_plan_adds_up(
+    shares: list[Share], size: int, reserve: int, per_token: int, turn_per_token: int, page_tokens: int, context: int
+) -> None:
     def within(size: int) -> MemoryPlan:
-        return MemoryPlan.within(Budget(size, reserve), shares, kv_per_token=per_token, page_tokens=page_tokens, context=context)
+        per = {"kv_per_token": per_token, "turn_per_token": turn_per_token}
+        return MemoryPlan.within(Budget(size, reserve), shares, **per, page_tokens=page_tokens, context=context)
 
     plan = within(size)
     assert plan.budget == size == sum(s.size for s in shares) + reserve + plan.kv_budget
     assert plan.weights == sum(s.size for s in shares if s.name == "decoder weights")
-    one_page = (page_tokens + TURN_TOKENS) * per_token
+    turn = TURN_TOKENS * turn_per_token
+    one_page = page_tokens * per_token + turn
     if plan.kv_budget >= one_page:
         assert plan.check() is plan
-        assert (plan.pages * page_tokens + TURN_TOKENS) * per_token <= plan.kv_budget
-        assert plan.documents * (plan.document_pages * page_tokens + TURN_TOKENS) * per_token <= plan.kv_budget
+        assert plan.pages * page_tokens * per_token + turn <= plan.kv_budget
+        assert plan.documents * (plan.document_pages * page_tokens * per_token + turn) <= plan.kv_budget
         assert plan.pages >= 1
     else:
         with pytest.raises(PlanError, match=r"at least .* would: raise --budget, lower --reserve, or use --quant"):
@@ -84,6 +89,12 @@ def test_the_figures_of_glm_4_1v_9b() -> None:
     plan = estimated_plan(config, PRESETS["glyph-en-72"], Limits(), Budget(24 * GIB), Target("cuda", "bf16")).check()
     assert plan.kv_per_token == 40 * 1024 and plan.page_tokens == 632 and plan.document_pages == 64
     assert 64 < plan.pages < 128, "24 GiB hold about one long document"
+    for kept in (KVDtype.INT8, KVDtype.FP8):
+        limits = Limits(kv_dtype=kept)
+        packed = estimated_plan(config, PRESETS["glyph-en-72"], limits, Budget(24 * GIB), Target("cuda", "bf16")).check()
+        assert packed.kv_per_token == 40 * 2 * 2 * (128 + 4) and packed.turn_per_token == 40 * 1024
+        assert packed.pages > 1.7 * plan.pages
+        assert {s.name: s.size for s in packed.shares}["unpacking a layer of KV"] == 131072 * 2 * 2 * 128 * 4
     small = estimated_plan(config, PRESETS["glyph-en-72"], Limits(), Budget(16 * GIB), Target("cuda", "bf16", Quant.INT4)).check()
     assert small.documents >= 1
     with pytest.raises(PlanError, match=r"decoder weights 17\.51 GiB"):

@@ -186,7 +186,14 @@ def test_tenants_share_no_drawn_or_encoded_pages(tmp_path: Path, monkeypatch: py
     add_token(tokens, "a")
     given: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(command.ServeOptions))
     given |= {"address": "127.0.0.1:0", "encoder": "auto", "documents": 1, "streams": 1, "deadline": 1.0, "idle": 1.0, "drain": 1.0}
-    given |= {"kv_bytes": "1GiB", "text_bytes": "16MiB", "upload_bytes": "64MiB", "open_text_bytes": "64MiB", "tokens": tokens}
+    given |= {
+        "kv_bytes": "1GiB",
+        "kv_dtype": "model",
+        "text_bytes": "16MiB",
+        "upload_bytes": "64MiB",
+        "open_text_bytes": "64MiB",
+        "tokens": tokens,
+    }
     options = command.ServeOptions(**given)
     command.run(options)
     assert opened[0].page_bytes == opened[0].encoded_bytes == 0

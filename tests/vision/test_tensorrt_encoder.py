@@ -11,9 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from glyph_rt import Runtime, Sampling
+from glyph_rt import runtime as runtime_module
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.cli import build
 from glyph_rt.errors import EncoderError, EngineRefusedError, NonFiniteError, OptionError, ParityError
+from glyph_rt.memory.dry_run import HostMeter
+from glyph_rt.memory.estimate import Target, estimated_plan
+from glyph_rt.memory.limits import GIB, MIB
+from glyph_rt.memory.plan import Budget
 from glyph_rt.vision import tensorrt_encoder
 from glyph_rt.vision.device import Device, GpuUse, open_device
 from glyph_rt.vision.golden import Golden, check, look_into
@@ -21,6 +27,7 @@ from glyph_rt.vision.store import Engine, EngineStore
 from glyph_rt.vision.tensorrt_encoder import PAGE_SHAPES, ObservedTensorRTEncoder, TensorRTEncoder
 from glyph_rt.vision.torch_encoder import TorchEncoder
 from glyph_rt.vision.trt_api import TensorRT
+from tests.conftest import TEXT
 from tests.vision import fake_tensorrt
 from tests.vision.fake_tensorrt import FakeDevice, FakeTensorRT
 from tests.vision.parts import GREY, RED, distance, golden_page, pages_of, stacked
@@ -224,6 +231,34 @@ def test_an_engine_of_the_store_is_opened_on_its_box_only(checkpoint: Checkpoint
     with pytest.raises(EngineRefusedError, match=r"built for driver 580\.65\.06; this is 575\.51\.03"):
         TensorRTEncoder.open(checkpoint, "o" * 64, store, "tensorrt")
     assert len(box.trt.deserialized) == loaded  # refused before TensorRT saw a byte
+
+
+def test_a_runtime_with_a_budget_holds_it_to_the_memory_plan(
+    checkpoint: Checkpoint, random_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    box, store = Box(checkpoint), EngineStore(tmp_path / "engines", tmp_path / "key")
+    store.publish(manifest(PLAN, model_digest=checkpoint.digest), memoryview(PLAN))
+    monkeypatch.setattr(tensorrt_encoder, "find_gpu", lambda _: ADA)
+    monkeypatch.setattr(tensorrt_encoder, "load", lambda _: TensorRT(box.trt, "tensorrt"))
+    monkeypatch.setattr(tensorrt_encoder, "open_device", lambda *_: box.device)
+    uses: list[GpuUse | None] = []
+
+    def opened(model: Checkpoint, choice: str, probe: Any, folder: Path, use: GpuUse | None) -> TensorRTEncoder:
+        uses.append(use)
+        return TensorRTEncoder.open(model, "o" * 64, store, "tensorrt", use)
+
+    monkeypatch.setattr(runtime_module, "open_encoder", opened)
+    budget = Budget(HostMeter().now() + GIB, 64 * MIB)
+    with Runtime.open(random_model, budget=budget) as runtime, runtime.read(TEXT) as document:
+        assert document.ask("Weight?", Sampling(max_new_tokens=2)).text is not None
+        planned = estimated_plan(checkpoint.config, runtime.style, runtime.limits, budget, Target())
+    (workspace,) = (share.size for share in planned.shares if share.name.startswith("vision workspace"))
+    assert uses == [GpuUse(workspace=workspace)]
+    monkeypatch.setattr(runtime_module, "vision_workspace", lambda *_: 1000)
+    with pytest.raises(EncoderError, match="MiB are planned"):
+        Runtime.open(random_model, budget=budget)
+    Runtime.open(random_model).close()
+    assert uses[-1] is None
 
 
 def test_an_error_of_cuda_is_one_the_next_encoder_can_stand_in_for(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
