@@ -26,6 +26,7 @@ from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.evaluate import Question, interval
 from glyph_rt.evaluate.task import exact
 from glyph_rt.language import Quant, Sampling
+from glyph_rt.memory.limits import KVDtype
 from glyph_rt.typeset import Typesetter
 from glyph_rt.vision.graph import GraphKind
 
@@ -52,6 +53,8 @@ SETTINGS = (
     Setting("vision: ONNX fp16", "onnx-portable-fp16"),
     Setting("vision: torch bf16", "torch-bf16"),
     Setting("vision: ONNX int8", "onnx-portable-int8"),
+    Setting("documents' KV: int8", limits=Limits(kv_dtype=KVDtype.INT8)),
+    Setting("documents' KV: fp8", limits=Limits(kv_dtype=KVDtype.FP8)),
     Setting("decoder weights: int8", quant=Quant.INT8),
     Setting("decoder weights: int4", quant=Quant.INT4),
 )
