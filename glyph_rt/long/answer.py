@@ -7,8 +7,9 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from glyph_rt.documents import Answer, AnswerTimings, Document, ReadTimings, Usage
-from glyph_rt.long.excerpts import Excerpt, Span
+from glyph_rt.long.excerpts import Excerpt
 from glyph_rt.long.strategy import Choice
+from glyph_rt.nearby import Span
 from glyph_rt.quotes import Quote
 
 if TYPE_CHECKING:

@@ -10,18 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glyph_rt.errors import LimitError
+from glyph_rt.nearby import Span
 from glyph_rt.typeset import Layout, Measure
 
 EASE = 4  # a part may end up to this share of the window early (1 / EASE), where a source line does
 MOST_PLACES = 8  # of one quote
-
-
-@dataclass(frozen=True)
-class Span:
-    """Code points [start, end) of a text."""
-
-    start: int
-    end: int
 
 
 @dataclass(frozen=True)

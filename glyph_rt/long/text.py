@@ -13,10 +13,11 @@ from glyph_rt.errors import GlyphError, InputError, LimitError, OptionError
 from glyph_rt.language import Channel, Piece, Sampling
 from glyph_rt.long.answer import Citation, Cost, LongAnswer, PartAnswer
 from glyph_rt.long.asking import Asking, Emit, Watch, put
-from glyph_rt.long.excerpts import Excerpt, PageMap, Span, cut
+from glyph_rt.long.excerpts import Excerpt, PageMap, cut
 from glyph_rt.long.index import PageIndex, question_terms
 from glyph_rt.long.reduce import NOTES_QUESTION, PART_QUESTION, Reduce, agreed, by_evidence, is_absent, notes, support
 from glyph_rt.long.strategy import Choice, Strategy, Window, choose
+from glyph_rt.nearby import Span
 from glyph_rt.quotes import Quoting, corrected, locate
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glyph_rt.errors import LimitError
-from glyph_rt.long.excerpts import MOST_PLACES, Excerpt, PageMap, Span, cut
+from glyph_rt.long.excerpts import MOST_PLACES, Excerpt, PageMap, cut
+from glyph_rt.nearby import Span
 from glyph_rt.typeset import PRESETS, Typesetter
 
 TYPESETTER = Typesetter(PRESETS["reader"])

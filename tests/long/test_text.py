@@ -14,8 +14,9 @@ from glyph_rt.errors import InputError, LimitError
 from glyph_rt.language import REGEX, Channel, Piece
 from glyph_rt.long import Inquiry, LongAnswer, LongText, PartAnswer, ReadingRules, Reduce, Strategy
 from glyph_rt.long.answer import Cost
-from glyph_rt.long.excerpts import Excerpt, Span
+from glyph_rt.long.excerpts import Excerpt
 from glyph_rt.long.reduce import ABSENT, agreed, by_evidence, is_absent, notes
+from glyph_rt.nearby import Span
 
 CONTRACT = (Path(__file__).parents[2] / "examples" / "contract.txt").read_text()
 FILLER = "".join(f"Clause {n} was left out of this print on purpose.\n" for n in range(95))
