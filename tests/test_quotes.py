@@ -305,7 +305,8 @@ def test_no_near_text_is_overlooked(text: str, phrase: str, edits: int) -> None:
     spans = [(other.distance, place) for other in found.values() for place in other.places]
     begins = [at for at in range(len(text)) if nearby.begins(text, at)]
     for begin, end in product(begins, range(len(text) + 1)):
-        distance = Levenshtein.distance(phrase, nearby.plain(text[begin:end]))
-        if begin < end and nearby.ends(text, end) and distance <= edits:
+        there = nearby.plain(text[begin:end])
+        distance = Levenshtein.distance(phrase, there)
+        if begin < end and nearby.ends(text, end) and distance <= edits and " " not in there:  # one word is not several
             assert any(least <= distance and p.start < end and begin < p.end for least, p in spans)
     assert all(other.distance == Levenshtein.distance(phrase, told) for told, other in found.items())

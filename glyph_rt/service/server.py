@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from glyph_rt.errors import AddressError, ModelError
 from glyph_rt.language import Sampling
+from glyph_rt.memory.allocator import give_back_free_memory
 from glyph_rt.runtime import Runtime
 from glyph_rt.service.about import RuntimeService
 from glyph_rt.service.address import Address
@@ -41,6 +42,7 @@ SERVICES = tuple(
 )
 WARM_UP = "glyph-rt warms up.\nKEY: VALUE\n"
 _FOR_EVER = 1e9  # seconds; without a limit gRPC would not shield what it waits for from our being cancelled
+_TIDY_S = 60.0  # seconds between two times that free memory is given back
 _REVIVALS = 50  # attempts to listen again, 0.1 s apart
 _SPARE_CALLS = 64  # beside the limit on streams: unary calls, health watches, and calls about to be told that there is no room
 
@@ -199,10 +201,11 @@ async def serve(server: Server, open_runtime: Callable[[], Runtime], drain_s: fl
     failure: BaseException | None = None
     if opening.done() and (failure := opening.exception()) is None:
         LOG.info("serving")
-        keeping = asyncio.create_task(server.failed())
+        keeping, tidying = asyncio.create_task(server.failed()), asyncio.create_task(_tidy())
         await asyncio.wait({keeping, stop}, return_when=asyncio.FIRST_COMPLETED)
         failure = keeping.exception() if keeping.done() else None
         keeping.cancel()
+        tidying.cancel()
     stop.cancel()
     drain_s = drain_s if opening.done() and failure is None else 0.0
     if failure is None:
@@ -226,3 +229,9 @@ async def _open(server: Server, open_runtime: Callable[[], Runtime]) -> None:
         runtime = await asyncio.get_running_loop().run_in_executor(server.desk.workers.readers, open_runtime)
     with phase("warmed up"):
         await server.open(runtime)
+
+
+async def _tidy() -> None:
+    while True:
+        await asyncio.sleep(_TIDY_S)
+        await asyncio.to_thread(give_back_free_memory)

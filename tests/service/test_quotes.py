@@ -32,6 +32,7 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """A form may be given with exact quotes: it is how a test says what a random model answers."""
     monkeypatch.setattr(answers, "check_quoting", lambda quoting, sampling: None)
     monkeypatch.setattr(service_answers, "check_quoting", lambda quoting, sampling: None)
+    monkeypatch.setattr("glyph_rt.long.text.check_quoting", lambda quoting, sampling: None)
 
 
 @pytest.mark.usefixtures("forced")
