@@ -94,8 +94,9 @@ def draw(points: list[Point], file: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for name, label in (("characters", "characters of a transcript"), ("values", f"values on {PAGES} pages")):
         found: list[Interval] = [getattr(point, name) for point in ordered]
-        spread = [[i.share - i.low for i in found], [i.high - i.share for i in found]]
-        axes.errorbar(across, [i.share for i in found], spread, marker="o", capsize=3, label=label)
+        shares = [max(0.0, i.share) for i in found]  # a transcript may hold more wrong characters than the page has
+        spread = [[max(0.0, share - i.low) for share, i in zip(shares, found, strict=True)], [i.high - i.share for i in found]]
+        axes.errorbar(across, shares, spread, marker="o", capsize=3, label=label)
     axes.set(xlabel="characters per visual token", ylabel="share right", ylim=(0, 1.02))
     axes.legend()
     figure.savefig(file)
