@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from glyph_rt.durable import sync_folder
 from glyph_rt.errors import InputError, OutputError
 
 _BLOCK = 1 << 16
@@ -34,7 +35,7 @@ class LineFile:
             raise OutputError(f"{file} cannot be written ({error.strerror})") from None
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _sync_folder(file.parent)  # so that the file itself, if it is new, outlives a crash of the machine
+            sync_folder(file.parent)  # so that the file itself, if it is new, outlives a crash of the machine
             self._end = self._whole_lines()
         except BlockingIOError:
             self.close()
@@ -92,11 +93,3 @@ class LineFile:
                     return start + found + 1
                 at = start
         return 0
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,6 +7,7 @@ import random
 from collections import deque
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 
 from glyph_rt.export.reader.curriculum import SHARES, Stage
 from glyph_rt.export.reader.documents import Writer
@@ -46,10 +47,11 @@ class Prefetcher:
         return self._executor.submit(_make, self._style, shape, self._rng.getrandbits(64))
 
 
-_typesetters: dict[Style, Typesetter] = {}  # of this process: a typesetter is slow to open and cannot be sent
+@cache
+def _typesetter(style: Style) -> Typesetter:
+    """Of this process: a typesetter is slow to open, and cannot be sent."""
+    return Typesetter(style)
 
 
 def _make(style: Style, shape: Shape, seed: int) -> Batch:
-    if style not in _typesetters:
-        _typesetters[style] = Typesetter(style)
-    return SampleMaker(_typesetters[style], Writer(TRAINING, seed, SHARES)).batch(shape)
+    return SampleMaker(_typesetter(style), Writer(TRAINING, seed, SHARES)).batch(shape)

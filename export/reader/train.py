@@ -190,25 +190,21 @@ class Trainer:
 
     # -- looking at it
 
-    @torch.no_grad()
     def evaluate(self, seed: int = 777) -> dict[str, float]:
         """Held-out documents. Under teacher forcing an answer is all right exactly when greedy decoding gives it."""
         self.reader.eval()
-        with torch.compiler.set_stance("force_eager"):  # compiling would take longer than these few batches
-            return self._evaluate(seed)
-
-    def _evaluate(self, seed: int) -> dict[str, float]:
         out: dict[str, float] = {}
-        for shape in (Shape(1, 16, 640, True), *(Shape(p, d, 224, False) for p, d in ((1, 24), (4, 16), (8, 12)))):
-            batch = SampleMaker(self.typesetter, Writer(HELD_OUT, seed, SHARES)).batch(shape)
-            logits = self.reader(self._ink(batch), self._tensor(batch.tokens)).logits
+        shapes = Shape(1, 16, 640, True), *(Shape(p, d, 224, False) for p, d in ((1, 24), (4, 16), (8, 12)))
+        for batch in (SampleMaker(self.typesetter, Writer(HELD_OUT, seed, SHARES)).batch(shape) for shape in shapes):
             labels = self._tensor(batch.labels)
+            with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # compiling would take longer than these few batches
+                logits = self.reader(self._ink(batch), self._tensor(batch.tokens)).logits
             right = (logits.argmax(-1) == labels) | (labels == IGNORE)
-            if shape.transcribe:
+            if batch.shape.transcribe:
                 out["eval_read_error"] = 1 - right[labels != IGNORE].float().mean().item()
             else:
                 answers = [right[d, a].all().item() for d, all_ in enumerate(batch.answers) for a in all_]
-                out[f"eval_ask{shape.pages}"] = sum(answers) / len(answers)
+                out[f"eval_ask{batch.shape.pages}"] = sum(answers) / len(answers)
         return out
 
     def _average(self, name: str, value: float) -> None:

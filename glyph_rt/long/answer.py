@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from functools import reduce
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any
 
 from glyph_rt.documents import Answer, AnswerTimings, Document, ReadTimings, Usage
 from glyph_rt.long.excerpts import Excerpt
 from glyph_rt.long.strategy import Choice
 from glyph_rt.nearby import Span
-from glyph_rt.quotes import Quote
+from glyph_rt.quotes import Quote, Quoting, corrected, locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,21 +85,31 @@ class PartAnswer:
 class LongAnswer:
     """An answer, how it was come by, and where the whole text says so.
 
-    text: with exact quotes if these were asked for. said: as the model wrote it. quotes: what of `said` the whole text says too.
-    citations: places that say the answer word for word; where there is none, since it was put in other words, the places of the parts'
-    answers that it was made from. reduced_by: how one answer was made of several; empty when there was one.
+    said: as the model wrote it. quoting: what becomes of quotes that it misread. citations: places that say the answer word for word;
+    where there is none, since it was put in other words, the places of the parts' answers that it was made from. reduced_by: how one
+    answer was made of several; empty when there was one.
     """
 
-    text: str
+    question: str
     said: str
+    quoting: Quoting
     thinking: str
     finish_reason: str
     choice: Choice
     reduced_by: str
-    quotes: tuple[Quote, ...]
     citations: tuple[Citation, ...]
     parts: tuple[PartAnswer, ...]
     cost: Cost
+
+    @property
+    def text(self) -> str:
+        """The answer, with exact quotes if these were asked for."""
+        return corrected(self.said, self.quotes) if self.quoting == Quoting.EXACT else self.said
+
+    @cached_property
+    def quotes(self) -> tuple[Quote, ...]:
+        """What of `said` the whole text says too, whatever of it was read. Looked for once, which takes seconds at worst."""
+        return locate(self.parts[0].excerpt.whole, self.said, [self.question])
 
     def to_json(self) -> dict[str, Any]:
         """What was answered, how the text was read for it, and where it says so. No times: see `cost`."""

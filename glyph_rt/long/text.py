@@ -18,7 +18,7 @@ from glyph_rt.long.index import PageIndex, question_terms
 from glyph_rt.long.reduce import NOTES_QUESTION, PART_QUESTION, Reduce, agreed, by_evidence, is_absent, notes, support
 from glyph_rt.long.strategy import Choice, Strategy, Window, choose
 from glyph_rt.nearby import Span
-from glyph_rt.quotes import Quoting, corrected, locate
+from glyph_rt.quotes import Quoting
 
 if TYPE_CHECKING:
     from glyph_rt.runtime import Runtime
@@ -153,14 +153,8 @@ class LongText:
         ways = {Strategy.WHOLE: self._ask_whole, Strategy.RETRIEVE_PAGES: self._ask_best_pages, Strategy.MAP_REDUCE: self._ask_parts}
         for strategy, way in ways.items():
             chosen = {number: plan for number, plan in plans.items() if plan.choice.strategy is strategy}
-            for number, outcome in way(chosen, progress) if chosen else ():
-                yield number, outcome if isinstance(outcome, GlyphError) else self._with_quotes(outcome, plans[number].inquiry)
-
-    def _with_quotes(self, answer: LongAnswer, inquiry: Inquiry) -> LongAnswer:
-        """Looked for in the whole text, whatever of it was read."""
-        quotes = locate(self.text, answer.said, [inquiry.question])
-        text = corrected(answer.said, quotes) if inquiry.quotes == Quoting.EXACT else answer.said
-        return replace(answer, text=text, quotes=quotes)
+            if chosen:
+                yield from way(chosen, progress)
 
     def _plan(self, inquiry: Inquiry, emit: Emit | None, progress: ProgressCallback | None) -> _Plan:
         """Raises what is wrong with the inquiry, as far as that can be told before anything is read."""
@@ -312,7 +306,16 @@ class LongText:
         said = [part for part in found if part.text.strip() in answer.text or answer.text.strip() in part.text]
         cost = Cost.total([*(part.cost for part in parts), answer.cost])
         citations = self._cite(place for part in said or found for place in part.places)
-        return replace(answer, choice=plan.choice, reduced_by=Reduce.NOTES.value, citations=citations, parts=tuple(parts), cost=cost)
+        return replace(
+            answer,
+            question=plan.inquiry.question,
+            quoting=plan.inquiry.quotes,
+            choice=plan.choice,
+            reduced_by=Reduce.NOTES.value,
+            citations=citations,
+            parts=tuple(parts),
+            cost=cost,
+        )
 
     # -- nouns
 
@@ -338,13 +341,13 @@ class LongText:
         citations = self._cite(place for part in parts if part.found and part.text == chosen.text for place in part.places)
         cost = Cost.total(part.cost for part in parts)
         return LongAnswer(
-            text=chosen.text,
+            question=plan.inquiry.question,
             said=chosen.text,
+            quoting=plan.inquiry.quotes,
             thinking=chosen.thinking,
             finish_reason=chosen.finish_reason,
             choice=plan.choice,
             reduced_by=reduced_by,
-            quotes=(),
             citations=citations,
             parts=tuple(parts),
             cost=cost,

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from glyph_rt.durable import sync_folder
 from glyph_rt.errors import EngineRefusedError, StoreError
 from glyph_rt.memory.limits import GIB
 from glyph_rt.vision.graph import default_store
@@ -99,7 +100,7 @@ class EngineStore:
             _write(part / PLAN, plan)
             _write(part / MANIFEST, memoryview(data))
             _write(part / SIGNATURE, memoryview(signature))
-            _sync_folder(part)
+            sync_folder(part)
             _touch(part)
             target = self.root / manifest.name
             earlier = [entry for entry in self.entries() if entry.manifest is not None and manifest.supersedes(entry.manifest)]
@@ -107,7 +108,7 @@ class EngineStore:
                 if entry.path == target:  # the very same plan: a folder cannot be renamed over another
                     self._remove(entry)
             part.rename(target)
-            _sync_folder(self.root)
+            sync_folder(self.root)
             for entry in earlier:
                 if entry.path != target:
                     self._remove(entry)
@@ -296,12 +297,3 @@ def _touch(path: Path) -> None:
     """Used now, for the order of eviction. In ns: the kernel's own stamps are some ms coarse."""
     now = time.time_ns()
     os.utime(path, ns=(now, now))
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a rename in, or the files of, a folder outlive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
