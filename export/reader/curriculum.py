@@ -28,7 +28,8 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
     Questions about whole pages train the decoder only: vision would cost much of the step, and learns what to see from transcripts.
     """
     ask1, ask2, ask4, ask8, ask12 = (
-        Shape(pages, documents, 224, transcribe=False, vision="frozen") for pages, documents in ((1, 8), (2, 6), (4, 4), (8, 3), (12, 2))
+        Shape(pages, documents, text, transcribe=False, vision="frozen")
+        for pages, documents, text in ((1, 8, 224), (2, 5, 320), (4, 3, 448), (8, 2, 448), (12, 1, 448))
     )
     window, read1 = Shape(1, 7, 224, transcribe=True), Shape(1, 3, 640, transcribe=True)
     read2 = Shape(2, 2, 640, transcribe=True, vision="frozen")
@@ -37,11 +38,10 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
     copy = [(0.6, few), (0.4, few_ask)]
     page = [(0.3, window), (0.1, read1), (0.05, few), (0.3, ask1), (0.2, ask2), (0.05, few_ask)]
     document = [
-        (0.12, window), (0.08, read1), (0.03, read2), (0.03, few_ask),
-        (0.24, ask1), (0.17, ask2), (0.16, ask4), (0.12, ask8), (0.05, ask12),
+        (0.11, window), (0.09, read1), (0.04, read2), (0.22, ask1), (0.17, ask2), (0.17, ask4), (0.14, ask8), (0.06, ask12),
     ]  # fmt: skip
     if trained:
-        return [Stage("document", minutes, document, peak=0.5, decay_from=0.2)]
+        return [Stage("document", minutes, document, peak=0.7, decay_from=0.2)]
     return [
         Stage("see", minutes * 0.04, see),
         Stage("copy", minutes * 0.12, copy),

@@ -32,9 +32,9 @@ class Size:
     vision_theta: float = 100.0  # small: at 10,000 the page's width would see only the lowest frequencies
     merger: int = 384
     hidden: int = 192
-    layers: int = 4
+    layers: int = 5
     heads: int = 3
-    kv_heads: int = 1
+    kv_heads: int = 3
     mlp: int = 384
     theta: float = 30.0
     mrope_section: tuple[int, int, int] = field(default=(4, 6, 6))
@@ -43,6 +43,15 @@ class Size:
     @property
     def head_dim(self) -> int:
         return self.hidden // self.heads
+
+    @property
+    def pointing(self) -> tuple[int, int]:
+        """The layers that learn to look at the visual token of the next character.
+
+        Between them a layer lets every character of an answer learn where the first one looked for the character before it. Without that
+        layer the place of an answer's second and third character is found by content alone, and often missed among many pages.
+        """
+        return max(0, self.layers - 3), self.layers - 1
 
     def config(self) -> dict[str, Any]:
         """config.json of this network."""
@@ -200,18 +209,24 @@ class Attention(nn.Module):
         self.v_proj = linear(size.hidden, size.kv_heads * size.head_dim, bias=True)
         self.o_proj = linear(size.hidden, size.hidden)
 
+    def first_head(self, projection: nn.Linear, x: Tensor) -> Tensor:
+        """The part of a projection that belongs to head 0."""
+        dim = self.size.head_dim
+        return F.linear(x, projection.weight[:dim], projection.bias[:dim])
+
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, last: int) -> Tensor:
         """For the last `last` tokens of x [batch, tokens, hidden], what they fetch from all up to themselves."""
         batch, tokens, _ = x.shape
-        heads, dim = self.size.heads, self.size.head_dim
+        heads, kv_heads, dim = self.size.heads, self.size.kv_heads, self.size.head_dim
         q = _rotate_pairs(self.q_proj(x[:, -last:]).view(batch, last, heads, dim).transpose(1, 2), cos[-last:], sin[-last:])
-        k, v = _rotate_pairs(self.k_proj(x), cos, sin), self.v_proj(x)
-        # One kv head: the query heads are packed as rows of one product. On a CPU this is faster than torch's flash attention, whose
+        k = _rotate_pairs(self.k_proj(x).view(batch, tokens, kv_heads, dim).transpose(1, 2), cos, sin)
+        v = self.v_proj(x).view(batch, tokens, kv_heads, dim).transpose(1, 2)
+        # The query heads of one kv head are packed as rows of one product. On a CPU this is faster than torch's flash attention, whose
         # backward pass is slow, for pages as few as the curriculum's.
-        scores = (q.reshape(batch, heads * last, dim) @ k.transpose(1, 2)).view(batch, heads, last, tokens)
+        scores = (q.reshape(batch, kv_heads, -1, dim) @ k.transpose(2, 3)).view(batch, heads, last, tokens)
         later = torch.ones(last, tokens, dtype=torch.bool, device=x.device).triu(tokens - last + 1)
         shares = scores.float().mul(dim**-0.5).masked_fill(later, -math.inf).softmax(-1)
-        out = (shares.view(batch, heads * last, tokens).to(v.dtype) @ v).view(batch, heads, last, dim)
+        out = (shares.view(batch, kv_heads, -1, tokens).to(v.dtype) @ v).view(batch, heads, last, dim)
         return self.o_proj(out.transpose(1, 2).reshape(batch, last, heads * dim))
 
 
@@ -240,11 +255,14 @@ class TextBlock(nn.Module):
 
     def pointer(self, x: Tensor, cos: Tensor, sin: Tensor, text_start: int, image: Tensor) -> Tensor:
         """Scores of query head 0 of every text token over the visual tokens at `image`: [batch, text, visual]."""
-        y, dim = self.input_layernorm(x), self.self_attn.size.head_dim
-        q_proj, k_proj = self.self_attn.q_proj, self.self_attn.k_proj
-        q = _rotate_pairs(F.linear(y[:, text_start:], q_proj.weight[:dim], q_proj.bias[:dim]), cos[text_start:], sin[text_start:])
-        k = _rotate_pairs(k_proj(y[:, image]), cos[image], sin[image])
-        return q @ k.transpose(-1, -2) / math.sqrt(dim)
+        y, attention = self.input_layernorm(x), self.self_attn
+        q = _rotate_pairs(attention.first_head(attention.q_proj, y[:, text_start:]), cos[text_start:], sin[text_start:])
+        k = _rotate_pairs(attention.first_head(attention.k_proj, y[:, image]), cos[image], sin[image])
+        return q @ k.transpose(-1, -2) / math.sqrt(attention.size.head_dim)
+
+    def fetched(self, x: Tensor) -> Tensor:
+        """What query head 0 can fetch of the tokens x: [batch, tokens, head_dim]."""
+        return self.self_attn.first_head(self.self_attn.v_proj, self.input_layernorm(x))
 
 
 @dataclass(frozen=True)
@@ -285,7 +303,7 @@ class Reader(nn.Module):
         self.slot_head = linear(size.hidden, 8)
         # The characters again, read from what the two pointing layers can fetch of a visual token: their values. Nothing else
         # tells these few features to hold all eight.
-        self.value_head = linear(2 * size.kv_heads * size.head_dim, 8 * VOCABULARY_SIZE)
+        self.value_head = linear(len(size.pointing) * size.head_dim, 8 * VOCABULARY_SIZE)
 
     def guesses(self, visual: Tensor) -> Tensor:
         """The characters [..., 8, vocabulary] of visual tokens [..., hidden], as the vision tower gives them."""
@@ -319,7 +337,7 @@ class Reader(nn.Module):
     def forward(self, ink: Tensor, tokens: Tensor, frozen_vision: bool = False) -> Output:
         """ink [documents * pages, patches, 196] in 0..1, tokens [documents, text] after the last page.
 
-        The last two layers are the pointing ones. A frozen vision tower gets no gradient from this pass.
+        A frozen vision tower gets no gradient from this pass.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen_vision):
             visual = self.visual(ink)
@@ -338,9 +356,9 @@ class Reader(nn.Module):
         scores, values = [], []
         slots = x.new_zeros(())
         for number, layer in enumerate(self.layers):
-            if number >= self.size.layers - 2:
+            if number in self.size.pointing:
                 scores.append(layer.pointer(x, cos, sin, x.shape[1] - text, image))
-                values.append(layer.self_attn.v_proj(layer.input_layernorm(x[:, image])))
+                values.append(layer.fetched(x[:, image]))
             final = number == self.size.layers - 1
             if final:
                 slots = self.slot_head(x[:, -text:])

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from glyph_rt.export.reader.alphabet import USER
 from glyph_rt.export.reader.curriculum import SHARES, Stage, curriculum
 from glyph_rt.export.reader.documents import Writer
+from glyph_rt.export.reader.growth import grown
 from glyph_rt.export.reader.muon import Muon, matrix_dtype
 from glyph_rt.export.reader.network import Reader, Size, load_checkpoint_state
 from glyph_rt.export.reader.package import write_package
@@ -221,7 +222,8 @@ class Trainer:
     def _start_from(self, path: Path) -> None:
         run = path / "state.pt"
         if run.exists():
-            self.reader.load_state_dict(torch.load(run, map_location="cpu", weights_only=True)["reader"])
+            state = torch.load(run, map_location="cpu", weights_only=True)
+            self.reader.load_state_dict(grown(self.reader, state["reader"], Size(**state["size"])))
         else:
             load_checkpoint_state(self.reader, dict(Checkpoint.open(path).tensors("")))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from glyph_rt.export.reader.alphabet import BEGIN_OF_IMAGE, END_OF_IMAGE, IDS, PREFIX, USER, encode
 from glyph_rt.export.reader.curriculum import SHARES, Stage
 from glyph_rt.export.reader.documents import Shares, Writer
+from glyph_rt.export.reader.growth import grown
 from glyph_rt.export.reader.network import HEADS_NOT_SHIPPED, Reader, Size, checkpoint_state
 from glyph_rt.export.reader.package import write_package
 from glyph_rt.export.reader.prefetch import Prefetcher
@@ -26,7 +28,9 @@ from tests.conftest import processor_inputs
 
 CHARACTERS = {i: c for c, i in IDS.items()}
 READER = Typesetter(PRESETS["reader"])
-TINY = Size(vision_hidden=32, vision_depth=1, vision_heads=2, merger=32, hidden=48, layers=2, heads=3, mlp=64, mrope_section=(2, 1, 1))
+TINY = Size(
+    vision_hidden=32, vision_depth=1, vision_heads=2, merger=32, hidden=48, layers=2, heads=3, kv_heads=1, mlp=64, mrope_section=(2, 1, 1)
+)
 
 
 def maker(seed: int) -> SampleMaker:
@@ -56,6 +60,31 @@ def test_the_network_is_transformers_arithmetic() -> None:
             types = (ids == IDS["<|image|>"]).int()
             out = stock(input_ids=ids, pixel_values=pixel_values, image_grid_thw=grid, mm_token_type_ids=types).logits[0, -120:]
             torch.testing.assert_close(out, logits[document], atol=5e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("layers", "kv_heads"), [(3, 3), (2, 3), (3, 1)])
+def test_a_grown_network_computes_what_it_grew_from(layers: int, kv_heads: int) -> None:
+    torch.manual_seed(2)
+    shape = READER.style.height // 14, READER.style.width // 14
+    small = Reader(TINY, *shape)
+    for parameter in small.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    large = Reader(replace(TINY, layers=layers, kv_heads=kv_heads), *shape)
+    large.load_state_dict(grown(large, small.state_dict(), TINY))
+    batch = maker(4).batch(Shape(1, 2, 64, transcribe=False))
+    ink, tokens = torch.from_numpy(batch.patches).float() / 255, torch.from_numpy(batch.tokens)
+    out = large(ink, tokens)
+    torch.testing.assert_close(out.logits, small(ink, tokens).logits, atol=1e-5, rtol=0)
+    # What is new takes part in learning from the first step on.
+    out.logits.square().mean().backward()
+    still = [name for name, p in large.named_parameters() if "_norm" in name and name.startswith("layers.") and not p.grad.any()]
+    assert not still
+
+
+def test_a_network_of_another_kind_does_not_grow() -> None:
+    large = Reader(replace(TINY, mlp=96), 10, 10)
+    with pytest.raises(ValueError, match="does not grow into"):
+        grown(large, {}, TINY)
 
 
 @pytest.mark.parametrize("transcribe", [True, False])
