@@ -20,6 +20,9 @@ from glyph_rt.typeset import PRESETS, Typesetter
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(2)
 
+# What models with random weights read: small pages, whatever the embedded reader's are.
+SMALL_PAGES = PRESETS["reader"].changed("small", page_size=(280, 140))
+
 TEXT = (
     "DELIVERY NOTE\n\norder number: QX-58213\nThe goods were packed at noon and left the\nwarehouse without delay.\n"
     "weight: 417.5 kg\n  carrier: Blue Line\n\nInvoice total: EUR 12,400.00\nEverything was counted twice; nothing is missing.\n"
@@ -51,7 +54,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parameter in reader.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     path = tmp_path_factory.mktemp("models") / "random"
-    write_package(reader, Typesetter(PRESETS["reader"]), path)
+    write_package(reader, Typesetter(SMALL_PAGES), path)
     return path
 
 

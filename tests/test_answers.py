@@ -10,7 +10,7 @@ import torch
 from glyph_rt import Runtime, Sampling
 from glyph_rt.errors import InputError
 from glyph_rt.language import Channel
-from tests.conftest import TEXT
+from tests.conftest import SMALL_PAGES, TEXT
 from tests.language.checkpoints import TEMPLATE, write_thinking_model
 from tests.test_runtime import QUESTIONS, StockModel, eventually, question_logits
 
@@ -22,7 +22,7 @@ def thoughtful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     """A random model whose prompt opens the thinking channel and forgets earlier thoughts."""
     template = TEMPLATE.replace("<|assistant|>\n{% endif %}", "<|assistant|>\n<think>{% endif %}")
     path = write_thinking_model(tmp_path_factory.mktemp("models") / "thoughtful", template)
-    with Runtime.open(path, style="reader", encoder="torch", store=path) as runtime:
+    with Runtime.open(path, style=SMALL_PAGES, encoder="torch", store=path) as runtime:
         yield runtime
 
 

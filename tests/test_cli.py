@@ -117,7 +117,7 @@ def test_doctor_says_what_will_be_used(run: Run, random_model: Path) -> None:
     code, out, _ = run("doctor", "--model", random_model, "--json")
     assert code == 0
     facts = json.loads(out)
-    assert facts["vision encoder"].startswith("torch") and facts["style"].startswith("reader: 280 x 140 px")
+    assert facts["vision encoder"].startswith("torch") and facts["style"].startswith("small: 280 x 140 px")
     assert "onnxruntime" in facts["packages"] and "CPUExecutionProvider" in facts["onnxruntime providers"]
     (encoder,) = facts["vision encoders"]
     assert encoder["name"] == "torch" and encoder["chosen"] and encoder["usable"] and encoder["ms_per_page"] > 0

@@ -41,7 +41,7 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
         (0.11, window), (0.09, read1), (0.04, read2), (0.22, ask1), (0.17, ask2), (0.17, ask4), (0.14, ask8), (0.06, ask12),
     ]  # fmt: skip
     if trained:
-        return [Stage("document", minutes, document, peak=0.7, decay_from=0.2)]
+        return [Stage("document", minutes, document, peak=0.5, decay_from=0.05)]
     return [
         Stage("see", minutes * 0.04, see),
         Stage("copy", minutes * 0.12, copy),

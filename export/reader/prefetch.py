@@ -20,13 +20,16 @@ from glyph_rt.typeset import Style, Typesetter
 class Prefetcher:
     """A stage's batches, in an order that the seed gives alone.
 
-    makers: processes that make them; 0: one thread of this process. scale: every batch has so many times its shape's documents.
+    makers: processes that make them; 0: one thread of this process. scale: every batch has so many times its shape's documents. alike: so
+    many neighbours have one shape, so that threads which compute them side by side take equally long.
     """
 
-    def __init__(self, style: Style, stage: Stage, seed: int, makers: int = 0, scale: int = 1) -> None:
+    def __init__(self, style: Style, stage: Stage, seed: int, makers: int = 0, scale: int = 1, alike: int = 1) -> None:
         self._rng = random.Random(seed)
         self._weights, self._shapes = zip(*stage.shapes, strict=True)
         self._scale = scale
+        self._alike = alike
+        self._drawn: deque[Shape] = deque()
         self._style = style
         self._executor: Executor = ThreadPoolExecutor(1)
         if makers:
@@ -42,7 +45,9 @@ class Prefetcher:
         self._executor.shutdown(cancel_futures=True)
 
     def _order(self) -> Future[Batch]:
-        shape = self._rng.choices(self._shapes, self._weights)[0]
+        if not self._drawn:
+            self._drawn.extend(self._rng.choices(self._shapes, self._weights) * self._alike)
+        shape = self._drawn.popleft()
         shape = replace(shape, documents=shape.documents * self._scale)
         return self._executor.submit(_make, self._style, shape, self._rng.getrandbits(64))
 

@@ -106,7 +106,7 @@ class Trainer:
 
     def _run_stage(self, stage: Stage, start: float, end: float) -> None:
         seed = zlib.crc32(f"{self.options.seed} {stage.name} {self.step}".encode())
-        batches = Prefetcher(self.style, stage, seed, self.options.makers, self.options.scale)
+        batches = Prefetcher(self.style, stage, seed, self.options.makers, self.options.scale, alike=self.options.threads)
         last = saved = logged = evaluated = time.monotonic()
         try:
             while self.elapsed < end:

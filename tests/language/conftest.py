@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from glyph_rt import Document, Runtime
-from tests.conftest import TEXT
+from tests.conftest import SMALL_PAGES, TEXT
 from tests.language.checkpoints import write_thinking_model
 
 
@@ -26,7 +26,7 @@ def runtimes(random_model: Path, thinking_model: Path, tmp_path_factory: pytest.
     return {
         "reader": Runtime.open(encoder="torch", store=store),
         "random": Runtime.open(random_model, encoder="torch", store=store),
-        "thinking": Runtime.open(thinking_model, style="reader", encoder="torch", store=store),
+        "thinking": Runtime.open(thinking_model, style=SMALL_PAGES, encoder="torch", store=store),
     }
 
 

@@ -67,7 +67,7 @@ def test_pages_of_a_part_that_begins_with_a_line_are_the_pages_of_the_whole(piec
 
 def test_parts_end_with_source_lines_where_there_are_some_within_reach() -> None:
     rng = random.Random(4)
-    text = "".join(f"{n}: " + "words and more words " * rng.randrange(4) + "\n" for n in range(500))
+    text = "".join(f"{n}: " + "words and more words " * rng.randrange(6) + "\n" for n in range(500))
     pages = page_map(text)
     parts = cut(pages, 12, holds(12), 100)
     ends = [text[part.spans[0].end - 1] == "\n" for part in parts]

@@ -20,7 +20,7 @@ from glyph_rt.service import answers as answers_module
 from glyph_rt.service.client import Client, ServiceError
 from glyph_rt.v1 import answers_pb2 as pb
 from glyph_rt.v1 import documents_pb2
-from tests.conftest import TEXT
+from tests.conftest import SMALL_PAGES, TEXT
 from tests.language.checkpoints import TEMPLATE, write_thinking_model
 from tests.service.conftest import Served, eventually, served, slow_down
 
@@ -39,7 +39,7 @@ def thoughtful(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def thinker(thoughtful: Path) -> Iterator[Served]:
-    with Runtime.open(thoughtful, style="reader", encoder="torch", store=thoughtful) as runtime, served(runtime) as at:
+    with Runtime.open(thoughtful, style=SMALL_PAGES, encoder="torch", store=thoughtful) as runtime, served(runtime) as at:
         yield at
 
 

@@ -10,9 +10,10 @@ from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import OptionError, StyleError
 from glyph_rt.tune.space import LEAST_COLUMNS, LEAST_ROWS, Point, Space
 from glyph_rt.typeset import BLOCK, PRESETS, Typesetter
-from tests.conftest import TEXT
+from tests.conftest import SMALL_PAGES, TEXT
 
-SPACES = {name: Space.around(PRESETS[name], page_tokens=2000) for name in ("reader", "glyph-en-72")}
+REFERENCES = {"small": SMALL_PAGES, "glyph-en-72": PRESETS["glyph-en-72"]}
+SPACES = {name: Space.around(style, page_tokens=2000) for name, style in REFERENCES.items()}
 
 
 def points(space: Space) -> st.SearchStrategy[Point]:
@@ -41,7 +42,7 @@ def test_every_point_draws_a_page_or_is_refused_by_a_rule(name: str) -> None:
 @pytest.mark.parametrize("name", SPACES)
 def test_the_origin_is_the_reference_and_neighbours_differ_from_it_in_one_key(name: str) -> None:
     space = SPACES[name]
-    reference = PRESETS[name]
+    reference = REFERENCES[name]
     assert space.style(space.origin, reference.name) == reference
     neighbours = list(space.neighbours())
     assert len(neighbours) == sum(len(values) - 1 for values in space.values.values())
@@ -61,9 +62,9 @@ def test_the_origin_is_the_reference_and_neighbours_differ_from_it_in_one_key(na
         ("glyph-en-72", {"dpi": 60, "font-size": 7}, "letters of 5.8 px cannot be told apart; at least 6"),
         ("glyph-en-72", {"newline-markup": "black", "colours": "#E6E6E6 on #101010"}, "newline-markup in #000000 on #101010"),
         ("glyph-en-72", {"dpi": 120, "page-width": 744, "page-height": 1052}, "a page has 2772 visual tokens; at most 2000"),
-        ("reader", {"page-width": 140, "margin-x": 28, "left-indent": 28}, f"a line holds 8 characters; at least {LEAST_COLUMNS}"),
-        ("reader", {"page-height": 56, "margin-y": 14, "line-height": 28}, f"a page holds 1 lines; at least {LEAST_ROWS}"),
-        ("reader", {"page-height": 56, "margin-y": 28}, "margin-y 28 leaves no room for a line"),
+        ("small", {"page-width": 140, "margin-x": 28, "left-indent": 28}, f"a line holds 8 characters; at least {LEAST_COLUMNS}"),
+        ("small", {"page-height": 56, "margin-y": 14, "line-height": 28}, f"a page holds 1 lines; at least {LEAST_ROWS}"),
+        ("small", {"page-height": 56, "margin-y": 28}, "margin-y 28 leaves no room for a line"),
     ],
 )
 def test_rules_say_what_they_forbid(name: str, changes: dict[str, str | int], reason: str) -> None:
@@ -94,7 +95,7 @@ def test_a_space_may_be_cut_down_to_some_keys() -> None:
 
 
 def test_a_grid_keeps_to_whole_cells() -> None:
-    for point in SPACES["reader"].neighbours():
-        style = SPACES["reader"].style(point)
+    for point in SPACES["small"].neighbours():
+        style = SPACES["small"].style(point)
         assert style.margin_x % 7 == style.left_indent % 7 == style.first_line_indent % 7 == 0
         assert style.margin_y % 14 == style.space_after % 14 == style.line_height % 14 == 0
