@@ -15,7 +15,7 @@ import numpy as np
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.documents import Document, Means, Progress, ProgressCallback
 from glyph_rt.errors import ClosedError, InputError, LimitError, ModelError
-from glyph_rt.language import LanguageModel, PromptTemplate, Quant, SegmentStore, StepLoop
+from glyph_rt.language import CudaRecorder, LanguageModel, PromptTemplate, Quant, SegmentStore, StepLoop
 from glyph_rt.memory.arena import Arena
 from glyph_rt.memory.dry_run import dry_run_plan, guard
 from glyph_rt.memory.estimate import vision_workspace
@@ -44,7 +44,7 @@ class Runtime:
         self.model, self.template, self.limits = model, template, limits
         self.arena = Arena(limits.kv_bytes, "KV memory", "--kv-bytes", limits.waiting, limits.wait_s)
         self.store = SegmentStore(self.arena, limits.host_kv_bytes)
-        self.loop = StepLoop(model)
+        self.loop = StepLoop(model, CudaRecorder(model.device) if limits.cuda_graphs else None)
         self.texts = Arena(limits.open_text_bytes, "memory for texts", "--open-text-bytes")  # of open documents, with their layouts
         self.texts.reclaim = lambda size: self.store.settle()
         self.kv_shape = replace(model.kv_shape, kept=limits.kv_dtype)  # of documents
@@ -65,13 +65,15 @@ class Runtime:
         limits: Limits | None = None,
         store: Path | None = None,
         quant: Quant | None = None,
+        device: str = "cpu",
         budget: Budget | None = None,
     ) -> Runtime:
         """Open a model directory in Hugging Face layout; None: the embedded reader.
 
         style: a preset's name, a JSON file or a Style; None: the one the model was trained for. encoder: "auto", "torch",
         "onnx", or a name that `glyph-rt doctor` lists. store: where exported vision graphs are looked for. quant: how the decoder's
-        weights are kept. budget: what all of it may take, from which, after a dry run, `limits.kv_bytes` follows.
+        weights are kept. device: where the decoder runs, "cpu" or "cuda", which nothing has proven yet. budget: what all of it may take,
+        from which, after a dry run, `limits.kv_bytes` follows.
 
         Raises ModelError, StyleError, EncoderError, OptionError, and PlanError when the budget does not hold the model.
         """
@@ -81,7 +83,7 @@ class Runtime:
         # What the plan gives the vision wing, an encoder with device memory of its own has to do with.
         use = None if budget is None else GpuUse(workspace=vision_workspace(checkpoint.config, typesetter.style, 4))
         vision = open_encoder(checkpoint, encoder, probe_page(typesetter), store or default_store(), use)
-        language = LanguageModel(checkpoint, quant=quant)
+        language = LanguageModel(checkpoint, device, quant=quant)
         _ = checkpoint.digest  # names every document's KV; hashed now, while the files that were just read are in memory
         if vision.out_hidden != checkpoint.config.text_config.hidden_size:
             raise ModelError(

@@ -147,6 +147,8 @@ def test_a_plan_from_a_configuration_alone(run: Run, tmp_path: Path) -> None:
     assert re.search(r"decoder weights +17.51 GiB +counted", out) and re.search(r"room for \d+ pages of 632 tokens", out)
     code, out, err = run(*common, "--budget", "16GiB")
     assert code == 1 and "nothing is left" in out and err.count("\n") == 1 and "raise --budget" in err
+    code, out, _ = run(*common, "--budget", "24GiB", "--cuda-graphs")
+    assert code == 0 and re.search(r"captured decode steps +[\d.]+ GiB +estimated", out)
     code, out, _ = run(*common, "--budget", "16GiB", "--quant", "int4", "--json")
     plan = json.loads(out)
     assert code == 0 and plan["budget"] == 2**34 == sum(s["size"] for s in plan["shares"]) + plan["kv_budget"] and plan["documents"] >= 1
@@ -180,6 +182,11 @@ BAD_INPUTS = {
     "no probability": ([*GOOD, "--top-p", "0"], 2, "top-p must lie above 0"),
     "a server's two forms": ([*GOOD[:3], "--server", "127.0.0.1:1", "--regex", "x", "--json-schema", "x"], 2, "or --regex"),
     "unknown quantisation": ([*GOOD, "--quant", "int2"], 2, "choose one of: int8, int4"),
+    "graphs without a GPU": ([*GOOD, "--cuda-graphs"], 2, "(--cuda-graphs) need the decoder on a GPU, and it runs on cpu"),
+    "graphs of a plan without a GPU": (["plan", "--no-measure", "--budget", "8GiB", "--cuda-graphs"], 2, "goes with --device cuda"),
+    "unknown device": ([*GOOD, "--device", "tpu"], 2, "choose one of: cpu, cuda"),
+    "a server's device": ([*GOOD[:3], "--server", "127.0.0.1:1", "--device", "cuda"], 2, "are the server's own"),
+    "a server's graphs": ([*GOOD[:3], "--server", "127.0.0.1:1", "--cuda-graphs"], 2, "are the server's own"),
     "a budget too small": (["plan", "--model", "{model}", "--budget", "1MiB"], 1, "raise --budget"),
     "bad budget": (["serve", "--budget", "lots"], 2, "is not a size"),
     "a plan's device": (["plan", "--model", "{model}", "--budget", "1GiB", "--device", "cuda"], 2, "go with --no-measure"),

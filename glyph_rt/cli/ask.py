@@ -88,6 +88,8 @@ class AskOptions:
     quant: str | None
     kv_bytes: str
     kv_dtype: str
+    device: str
+    cuda_graphs: bool
     text_bytes: str
     length: Length
     as_json: bool
@@ -116,7 +118,10 @@ def run(options: AskOptions) -> None:
 def _answer(options: AskOptions) -> None:
     """Cheap checks first: torch is not even imported for a file that cannot be read."""
     limits = Limits(
-        kv_bytes=parse_size(options.kv_bytes), kv_dtype=KVDtype.parse(options.kv_dtype), text_bytes=parse_size(options.text_bytes)
+        kv_bytes=parse_size(options.kv_bytes),
+        kv_dtype=KVDtype.parse(options.kv_dtype),
+        cuda_graphs=options.cuda_graphs,
+        text_bytes=parse_size(options.text_bytes),
     )
     text = read_text(options.file, limits.text_bytes)
     from glyph_rt.answers import check_quoting
@@ -138,7 +143,9 @@ def _answer(options: AskOptions) -> None:
     check_quoting(options.quotes, sampling)
     start = time.perf_counter()
     quant = Quant.parse(options.quant)
-    with Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant) as runtime:
+    with Runtime.open(
+        options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant, device=options.device
+    ) as runtime:
         load_s = time.perf_counter() - start
         with page_progress("reading") as progress, LongText(runtime, text, system=options.system, rules=rules) as subject:
             answer = subject.ask(

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 def run(options: AskOptions, server: Connection) -> None:
     """Upload, ask, delete. Raises OptionError for options that are the server's own, ServiceError for what it refuses."""
-    kv = (options.kv_bytes, options.kv_dtype) != ("1GiB", "model")
-    if options.model or options.style or options.encoder != "auto" or options.quant or kv:
-        raise OptionError("--model, --style, --encoder, --quant, --kv-bytes and --kv-dtype are the server's own; start it with them")
+    kept = (options.kv_bytes, options.kv_dtype, options.device, options.cuda_graphs) != ("1GiB", "model", "cpu", False)
+    if options.model or options.style or options.encoder != "auto" or options.quant or kept:
+        own = "--model, --style, --encoder, --quant, --kv-bytes, --kv-dtype, --device and --cuda-graphs"
+        raise OptionError(f"{own} are the server's own; start it with them")
     if options.length != Length():
         raise OptionError("--strategy, --window, --parts and --reduce are for a model that is loaded here; a server reads texts whole")
     drawing = options.drawing.values()

@@ -18,6 +18,8 @@ from glyph_rt.cli.bench import app as bench
 from glyph_rt.cli.connection import Connection, Credentials, with_credentials
 from glyph_rt.cli.engines import app as engines
 from glyph_rt.cli.options import (
+    CudaGraphsOption,
+    DecoderDeviceOption,
     KVDtypeOption,
     ModelOption,
     PartsOption,
@@ -73,6 +75,8 @@ def ask(
     quant: QuantOption = None,
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
     kv_dtype: KVDtypeOption = "model",
+    device: DecoderDeviceOption = "cpu",
+    cuda_graphs: CudaGraphsOption = False,
     text_bytes: TextBytesOption = "16MiB",
     strategy: StrategyOption = "auto",
     window: WindowOption = None,
@@ -108,6 +112,8 @@ def ask(
             quant=quant,
             kv_bytes=kv_bytes,
             kv_dtype=kv_dtype,
+            device=device,
+            cuda_graphs=cuda_graphs,
             text_bytes=text_bytes,
             length=Length(strategy, window, parts, reduce),
             as_json=as_json,
@@ -174,6 +180,8 @@ def serve(
     reserve: ReserveOption = "1GiB",
     kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values of all documents and answers.")] = "1GiB",
     kv_dtype: KVDtypeOption = "model",
+    device: DecoderDeviceOption = "cpu",
+    cuda_graphs: CudaGraphsOption = False,
     text_bytes: TextBytesOption = "16MiB",
     pages: Annotated[int | None, typer.Option(help="Most pages of one text. Default: what the model's context holds.")] = None,
     documents: Annotated[int, typer.Option(help="Documents kept at once.")] = 64,
@@ -219,6 +227,8 @@ def serve(
             reserve=reserve,
             kv_bytes=kv_bytes,
             kv_dtype=kv_dtype,
+            device=device,
+            cuda_graphs=cuda_graphs,
             text_bytes=text_bytes,
             pages=pages,
             documents=documents,
@@ -273,12 +283,13 @@ def plan(
     ] = True,
     device: Annotated[str, typer.Option(help="With --no-measure: cpu or cuda.")] = "cpu",
     precision: Annotated[str, typer.Option(help="With --no-measure: fp32, bf16 or fp16.")] = "fp32",
+    cuda_graphs: CudaGraphsOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say how a memory budget is spent, and how many pages and documents it leaves room for."""
     from glyph_rt.cli.plan import PlanOptions, run
 
-    run(PlanOptions(budget, model, style, encoder, quant, kv_dtype, reserve, text_bytes, measure, device, precision, as_json))
+    run(PlanOptions(budget, model, style, encoder, quant, kv_dtype, reserve, text_bytes, measure, device, precision, cuda_graphs, as_json))
 
 
 DeviceOption = Annotated[

@@ -26,6 +26,13 @@ KVDtypeOption = Annotated[
     str,
     typer.Option("--kv-dtype", metavar="model|int8|fp8", help="What a document's keys and values are kept in; smaller costs some quality."),
 ]
+DecoderDeviceOption = Annotated[
+    str, typer.Option("--device", metavar="cpu|cuda", help="Where the decoder runs. It has not been proven on a GPU yet.")
+]
+CudaGraphsOption = Annotated[
+    bool,
+    typer.Option("--cuda-graphs", help="With --device cuda: record the steps of long answers and play them back. Not proven yet."),
+]
 ReserveOption = Annotated[str, typer.Option("--reserve", metavar="SIZE", help="Part of the budget that the plan leaves alone.")]
 StrategyOption = Annotated[
     str,

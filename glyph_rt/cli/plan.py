@@ -26,13 +26,15 @@ class PlanOptions:
     measure: bool
     device: str
     precision: str
+    cuda_graphs: bool
     as_json: bool
 
 
 def run(options: PlanOptions) -> None:
     """Print the plan; then raise PlanError if it does not hold."""
     budget = Budget(parse_size(options.budget), parse_size(options.reserve))
-    limits = Limits(kv_dtype=KVDtype.parse(options.kv_dtype), text_bytes=parse_size(options.text_bytes))
+    kept = KVDtype.parse(options.kv_dtype)
+    limits = Limits(kv_dtype=kept, cuda_graphs=options.cuda_graphs, text_bytes=parse_size(options.text_bytes))
     plan = _measured(options, budget, limits) if options.measure else _estimated(options, budget, limits)
     if options.as_json:
         figures = asdict(plan) | {name: getattr(plan, name) for name in ("budget", "kv_tokens", "pages", "document_pages", "documents")}
@@ -59,6 +61,8 @@ def _estimated(options: PlanOptions, budget: Budget, limits: Limits) -> MemoryPl
     from glyph_rt.memory.estimate import Target, estimated_plan
     from glyph_rt.runtime import style_of
 
+    if options.cuda_graphs and options.device != "cuda":
+        raise OptionError("--cuda-graphs goes with --device cuda")
     checkpoint = Checkpoint.open(options.model, weights=False)
     target = Target(options.device, options.precision, Quant.parse(options.quant))
     return estimated_plan(checkpoint.config, style_of(checkpoint, options.style), limits, budget, target)

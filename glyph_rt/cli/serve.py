@@ -34,6 +34,8 @@ class ServeOptions:
     reserve: str
     kv_bytes: str
     kv_dtype: str
+    device: str
+    cuda_graphs: bool
     text_bytes: str
     pages: int | None
     documents: int
@@ -83,6 +85,7 @@ def run(options: ServeOptions) -> None:
     limits = Limits(
         kv_bytes=parse_size(options.kv_bytes),
         kv_dtype=KVDtype.parse(options.kv_dtype),
+        cuda_graphs=options.cuda_graphs,
         text_bytes=parse_size(options.text_bytes),
         open_text_bytes=parse_size(options.open_text_bytes),
         pages=options.pages,
@@ -99,7 +102,9 @@ def run(options: ServeOptions) -> None:
         from glyph_rt.runtime import Runtime
 
         quant = Quant.parse(options.quant)
-        return Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant, budget=budget)
+        return Runtime.open(
+            options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant, device=options.device, budget=budget
+        )
 
     asyncio.run(_serve(address, own, security, options, metrics, open_runtime))
 

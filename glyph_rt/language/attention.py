@@ -10,7 +10,7 @@ the scores would be too large to hold, attention is computed segment by segment 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,19 +19,21 @@ from glyph_rt.language.flash import FlashAttention
 from glyph_rt.language.rows import Group, Rows, Span, grouped
 from glyph_rt.language.scores import ScoreAttention
 
+Choose = Callable[[Sequence[Group], int], Iterable[ScoreAttention | FlashAttention]]  # an attention for each group of a step
+
 SCORES_BYTES = 32 * 2**20  # of a step; beyond, scores leave the caches, and merged flash attention is as fast
 
 
 class StepBatch:
-    """The rows of one step, and how they attend. heads: of queries.
+    """The rows of one step, and how they attend. heads: of queries; choose: how each group does, if not as suits its size.
 
     Turns that stand on the same segments should be neighbours: neighbours read a segment together.
     """
 
-    def __init__(self, parts: Sequence[Rows], heads: int) -> None:
+    def __init__(self, parts: Sequence[Rows], heads: int, choose: Choose | None = None) -> None:
         groups = list(grouped(parts))
         self.spans: list[Span] = [span for group in groups for span in group.spans]
-        self._attentions = list(_attentions(groups, heads))
+        self._attentions = list((choose or _attentions)(groups, heads))
         self._sizes = [group.stop - group.start for group in groups]
 
     def advance(self) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from glyph_rt.errors import ClosedError
 from glyph_rt.language.attention import StepBatch
+from glyph_rt.language.graphs import Recorder, StepGraphs
 from glyph_rt.language.model import LanguageModel
 from glyph_rt.language.prompt import PromptPiece
 from glyph_rt.language.rows import Past, Rows
@@ -94,9 +95,9 @@ class Reading:
 
 
 class StepLoop:
-    """Owns the decoder: only its thread runs it. Thread-safe."""
+    """Owns the decoder: only its thread runs it. Thread-safe. record: how decode steps are captured, if they are."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, record: Recorder | None = None) -> None:
         self.model = model
         self.steps = 0
         self._changed = threading.Condition()
@@ -104,6 +105,7 @@ class StepLoop:
         self._readings: list[Reading] = []
         self._thread: threading.Thread | None = None
         self._leaving = False
+        self._graphs = None if record is None else StepGraphs(model, record, TURNS_PER_STEP)
 
     # -- called by any thread
 
@@ -195,6 +197,8 @@ class StepLoop:
             for turn in cancelled:  # not under the lock: ending a turn takes the arena's
                 turn.end("cancelled")
             self._step([(participant, None) for participant in chosen])
+            if self._graphs is not None:
+                self._graphs.prune()
             with self._changed:
                 self._turns = [turn for turn in self._turns if turn.finish_reason is None]
                 self._changed.notify_all()
@@ -252,7 +256,9 @@ class StepLoop:
                 participant.fail(error)
 
     def _forward(self, parts: Sequence[Rows]) -> Sequence[Tensor]:
-        """Run everyone's rows; everyone's logits."""
+        """Run everyone's rows; everyone's logits, until the next step."""
+        if self._graphs is not None and (captured := self._graphs.step(parts)) is not None:
+            return captured
         embeddings = self.model.embed([token for rows in parts for token in rows.tokens])
         batch = StepBatch(parts, self.model.heads)
         wanted: list[int] = []

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.models.glm4v.modeling_glm4v import Glm4vTextModel
 
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.errors import ModelError
+from glyph_rt.errors import ModelError, OptionError
 from glyph_rt.language.attention import StepBatch
 from glyph_rt.language.decoder import Decoder, join_projections
 from glyph_rt.language.quantise import Quant, quantise
@@ -20,9 +20,13 @@ HEAD = "lm_head."
 
 
 class LanguageModel:
-    """The decoder and its output head. Stateless: everything remembered lives in the KV memory handed in."""
+    """The decoder and its output head. Stateless: everything remembered lives in the KV memory handed in.
+
+    Raises ModelError for a checkpoint that does not fit together, OptionError for a device there is not.
+    """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32, quant: Quant | None = None) -> None:
+        _check_device(device)
         config = checkpoint.config.text_config
         with torch.device("meta"):
             text = Glm4vTextModel._from_config(config, dtype=dtype)
@@ -43,6 +47,7 @@ class LanguageModel:
         self.device, self.dtype, self.quant = device, dtype, quant
         self.context = int(config.max_position_embeddings)  # tokens of prompt and answer together
         self.heads = self._decoder.heads  # of queries
+        self.vocabulary = len(self._head)
         self.kv_shape = KVShape(config.num_hidden_layers, self._decoder.kv_heads, self._decoder.head_dim, dtype, device)
 
     @property
@@ -52,9 +57,9 @@ class LanguageModel:
         return sum(int(tensor.nbytes) for tensor in held)
 
     @torch.inference_mode()
-    def embed(self, tokens: Sequence[int]) -> Tensor:
+    def embed(self, tokens: Sequence[int] | Tensor) -> Tensor:
         """Token ids to [tokens, hidden]."""
-        return nn.functional.embedding(torch.tensor(tokens, device=self.device), self._text.embed_tokens.weight)
+        return nn.functional.embedding(torch.as_tensor(tokens, device=self.device), self._text.embed_tokens.weight)
 
     @torch.inference_mode()
     def forward(self, embeddings: Tensor, positions: Tensor, batch: StepBatch) -> Tensor:
@@ -68,3 +73,11 @@ class LanguageModel:
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [n, hidden] to fp32 logits [n, vocabulary]."""
         return nn.functional.linear(hidden, self._head).float()
+
+
+def _check_device(device: str) -> None:
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise OptionError(f"no device {device!r}; choose one of: cpu, cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise OptionError(f"torch has no GPU here for --device {device}; install a build of it with CUDA, or choose cpu")

@@ -38,8 +38,16 @@ class ScoreAttention:
     """Attention of one group of a step."""
 
     def __init__(self, group: Group, heads: int) -> None:
+        self._lay_out(group, heads, [span.tail.first(span.seen) for span in group.spans])
+        self._places = [span.tail.place(span.rows) for span in group.spans]
+        self._sizes = [span.rows for span in group.spans]
+        packed = self._query.shape[2]
+        self._later = [_later(span, tail, packed) for span, tail in zip(group.spans, self._tails, strict=True) if span.rows > 1]
+
+    def _lay_out(self, group: Group, heads: int, tails: Sequence[KVSegment]) -> None:
+        """Make the buffers, and their views: `tails` are as much of each span's tail as its rows get columns for."""
         shape = group.spans[0].tail.shape
-        rows, packed, own = group.stop - group.start, heads // shape.kv_heads, _own_columns(group)
+        rows, packed, own = group.stop - group.start, heads // shape.kv_heads, max(tail.tokens for tail in tails)
         self._scores = torch.full((shape.kv_heads, rows * packed, own + group.chain), -torch.inf, device=shape.device)
         self._weights = torch.empty_like(self._scores)
         self._query = torch.empty((shape.kv_heads, rows, packed, shape.head_dim), device=shape.device)
@@ -51,27 +59,23 @@ class ScoreAttention:
             query, out = self._query.flatten(1, 2)[:, of_rows], self._out.flatten(1, 2)[:, of_rows]
             return _Block(kv.keys, kv.values, query, self._scores[:, of_rows, columns], self._weights[:, of_rows, columns], out)
 
-        self._places = [span.tail.place(span.rows) for span in group.spans]
-        self._sizes = [span.rows for span in group.spans]
-        self._tails = [block(span, span.tail.first(span.seen), 0) for span in group.spans]
+        self._tails = [block(span, tail, 0) for span, tail in zip(group.spans, tails, strict=True)]
         self._segments = [block(shared, shared.segment, own + shared.before) for shared in group.shared]
-        self._later = [_later(span, tail, packed) for span, tail in zip(group.spans, self._tails, strict=True) if span.rows > 1]
 
     @staticmethod
-    def bytes(group: Group, heads: int) -> int:
-        """What its buffers take, all but the smallest."""
-        return 2 * 4 * heads * (group.stop - group.start) * (_own_columns(group) + group.chain)
+    def bytes(group: Group, heads: int, own: int | None = None) -> int:
+        """What its buffers take, all but the smallest. own: columns of the rows' own tails, if not as many as they see."""
+        columns = max(span.seen for span in group.spans) if own is None else own
+        return 2 * 4 * heads * (group.stop - group.start) * (columns + group.chain)
 
     def attend(self, layer: int, query: Tensor, kv: Tensor, scale: float) -> Tensor:
         """As StepBatch.attend, of the group's rows."""
-        for place, new in zip(self._places, kv.permute(1, 2, 0, 3).split_with_sizes(self._sizes, 2), strict=True):
-            place.write(layer, new)
+        self._write(layer, kv.permute(1, 2, 0, 3))
         kv_heads, rows, packed, dim = self._query.shape
         self._query.copy_(query.view(rows, kv_heads, packed, dim).transpose(0, 1)).mul_(scale)
         for block in (*self._tails, *self._segments):
             torch.bmm(block.query, block.keys[layer].float(), out=block.scores)
-        for scores, unseen in self._later:
-            scores.masked_fill_(unseen, -torch.inf)
+        self._hide()
         torch.softmax(self._scores, -1, out=self._weights)
         for block in self._tails:  # every row has a tail, so this fills all of `out`
             torch.bmm(block.weights, block.values[layer].float(), out=block.out)
@@ -79,9 +83,40 @@ class ScoreAttention:
             block.out.baddbmm_(block.weights, block.values[layer].float())
         return self._out.transpose(0, 1).reshape(query.shape).to(query.dtype)
 
+    def _write(self, layer: int, new: Tensor) -> None:
+        """Put the keys and values [2, kv_heads, rows, d] of the group's rows in their tails."""
+        for place, own in zip(self._places, new.split_with_sizes(self._sizes, 2), strict=True):
+            place.write(layer, own)
 
-def _own_columns(group: Group) -> int:
-    return max(span.seen for span in group.spans)
+    def _hide(self) -> None:
+        """Own scores that a row does not see become minus infinity."""
+        for scores, unseen in self._later:
+            scores.masked_fill_(unseen, -torch.inf)
+
+
+class StaticScoreAttention(ScoreAttention):
+    """The same of a row from each turn, in static form: kernels and addresses are those of any other step of these turns, since how long
+    a tail is stands in device memory. So a CUDA graph can hold it (graphs.py).
+
+    columns: how many of a tail's tokens have scores, the new one included; lengths: int64 [rows], of each tail before the step, less than
+    `columns`. What lies behind a tail's end counts nothing, but has to be finite.
+    """
+
+    def __init__(self, group: Group, heads: int, columns: int, lengths: Tensor) -> None:
+        tails = [span.tail.first(columns) for span in group.spans]  # or as much as there is
+        self._lay_out(group, heads, tails)
+        self._caches = [tail.kv.unbind(0) for tail in tails]
+        self._ends = torch.split(lengths, 1)
+        own, (kv_heads, rows, packed, _) = max(tail.tokens for tail in tails), self._query.shape
+        self._own = self._scores[:, :, :own].view(kv_heads, rows, packed, own)
+        self._unseen = (torch.arange(own, device=lengths.device) > lengths[:, None])[:, None]  # [rows, 1, own]
+
+    def _write(self, layer: int, new: Tensor) -> None:
+        for cache, end, own in zip(self._caches, self._ends, torch.split(new, 1, 2), strict=True):
+            cache[layer].index_copy_(2, end, own)
+
+    def _hide(self) -> None:
+        self._own.masked_fill_(self._unseen, -torch.inf)
 
 
 def _later(span: Span, block: _Block, packed: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from glyph_rt.language import Sampling
-from glyph_rt.memory.estimate import attention, vision_parameters
+from glyph_rt.memory.estimate import attention, captured_steps, vision_parameters
 from glyph_rt.memory.limits import KIB, peak_rss_bytes
 from glyph_rt.memory.plan import Budget, MemoryPlan, Share
 from glyph_rt.vision import MAX_BATCH
@@ -115,6 +115,7 @@ def _measured(runtime: Runtime, text: str, budget: Budget) -> MemoryPlan:
         Share(f"vision workspace, {MAX_BATCH} pages", vision, "measured"),
         Share("reading and answering", max(0, reading - vision), "measured, beyond vision"),
         *attention(runtime.kv_shape, model.context),
+        *captured_steps(runtime.checkpoint.config, limits, model.dtype.itemsize),
     ]
     return MemoryPlan.within(
         budget,

@@ -15,8 +15,9 @@ from transformers import Glm4vConfig
 from transformers.models.glm4v.modeling_glm4v import Glm4vTextModel, Glm4vVisionModel
 
 from glyph_rt.errors import OptionError
-from glyph_rt.language import KVShape
+from glyph_rt.language import KVShape, graphs
 from glyph_rt.language.attention import SCORES_BYTES
+from glyph_rt.language.batching import TURNS_PER_STEP
 from glyph_rt.language.quantise import Quant, quantised_bytes
 from glyph_rt.memory.limits import MIB, Limits
 from glyph_rt.memory.plan import Budget, MemoryPlan, Share
@@ -24,6 +25,7 @@ from glyph_rt.typeset import Style
 from glyph_rt.vision import MAX_BATCH
 
 CUDA_CONTEXT = 600 * MIB  # of a process that uses cuBLAS; differs by GPU and driver
+CUDA_GRAPH = 32 * MIB  # what the driver keeps of one; differs by GPU, driver and layers
 PROCESS = 700 * MIB  # Python with torch and transformers, on Linux
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -84,6 +86,7 @@ def estimated_plan(config: Glm4vConfig, style: Style, limits: Limits, budget: Bu
         Share(f"vision workspace, {MAX_BATCH} pages", vision_workspace(config, style, target.size), "estimated"),
         Share("reading and answering", _decoder_workspace(config, style, target.size), "estimated"),
         *attention(document, int(text.max_position_embeddings)),
+        *captured_steps(config, limits, target.size),
     ]
     return MemoryPlan.within(
         budget,
@@ -103,6 +106,17 @@ def attention(document: KVShape, context: int) -> Iterator[Share]:
         yield Share("unpacking a layer of KV", size, "counted, for a full context")
 
 
+def captured_steps(config: Glm4vConfig, limits: Limits, size: int) -> Iterator[Share]:
+    """What CUDA graphs keep beside what ordinary steps take, with numbers of `size` bytes: the graphs; one pool of memory, as large as the
+    largest step wants it (scores, keys or values of a layer in fp32, rows and their logits); and a buffer of logits."""
+    if not limits.cuda_graphs:
+        return
+    text = config.text_config
+    of_layer = text.num_key_value_heads * text.hidden_size // text.num_attention_heads * 4 * text.max_position_embeddings
+    rows = TURNS_PER_STEP * (_row_bytes(config, size) + text.vocab_size * (size + 4 + 4))
+    yield Share("captured decode steps", graphs.GRAPHS * CUDA_GRAPH + graphs.SCORES_BYTES + of_layer + rows, "estimated")
+
+
 def vision_workspace(config: Glm4vConfig, style: Style, size: int) -> int:
     """Bytes beside the weights, with numbers of `size` bytes.
 
@@ -119,9 +133,11 @@ def vision_workspace(config: Glm4vConfig, style: Style, size: int) -> int:
 
 
 def _decoder_workspace(config: Glm4vConfig, style: Style, size: int) -> int:
-    """Rows of one page: residual, norm, q, k, v, rotated, outputs, or gate, up and their products; and fp32 logits with what sampling
-    makes of them, for the widest draft of one answer."""
+    """Rows of one page; and fp32 logits with what sampling makes of them, for the widest draft of one answer."""
+    return int((style.visual_tokens + 2) * _row_bytes(config, size) + 4 * 40 * config.text_config.vocab_size * 2)
+
+
+def _row_bytes(config: Glm4vConfig, size: int) -> int:
+    """Of one row in a layer: residual, norm, q, k, v, rotated, outputs, or gate, up and their products."""
     text = config.text_config
-    rows = style.visual_tokens + 2
-    layer = max(text.hidden_size * (9 * size + 8), 4 * text.intermediate_size * size + text.hidden_size * (2 * size + 8))
-    return int(rows * layer + 4 * 40 * text.vocab_size * 2)
+    return int(max(text.hidden_size * (9 * size + 8), 4 * text.intermediate_size * size + text.hidden_size * (2 * size + 8)))

@@ -33,7 +33,7 @@ class KVDtype(Enum):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a runtime takes on. The command line has options for the first three.
+    """What a runtime takes on. The command line has options for the first four.
 
     An idle document gives its KV memory to whoever needs it. What is kept of it then, from fast to slow: a copy of its KV in host memory
     (of use on a GPU only), its encoded pages, its text.
@@ -41,6 +41,7 @@ class Limits:
 
     kv_bytes: int = GIB  # KV memory of all documents and turns together: --kv-bytes
     kv_dtype: KVDtype = KVDtype.MODEL  # of documents: --kv-dtype
+    cuda_graphs: bool = False  # capture decode steps, on a GPU: --cuda-graphs; not proven on one yet
     text_bytes: int = 16 * MIB  # UTF-8 size of one document: --text-bytes
     page_bytes: int = 64 * MIB  # drawn pages kept, in case they are read again; 0: none
     pages: int | None = None  # of one document; None: what the model's context holds

@@ -95,6 +95,10 @@ def test_the_figures_of_glm_4_1v_9b() -> None:
         assert packed.kv_per_token == 40 * 2 * 2 * (128 + 4) and packed.turn_per_token == 40 * 1024
         assert packed.pages > 1.7 * plan.pages
         assert {s.name: s.size for s in packed.shares}["unpacking a layer of KV"] == 131072 * 2 * 2 * 128 * 4
+    captured = estimated_plan(config, PRESETS["glyph-en-72"], Limits(cuda_graphs=True), Budget(24 * GIB), Target("cuda", "bf16")).check()
+    taken = {s.name: s.size for s in captured.shares}["captured decode steps"]
+    assert captured.kv_budget == plan.kv_budget - taken
+    assert 512 * MIB < taken < 768 * MIB, "graphs 128 MiB, scores 256, a layer's keys of the whole context 128, rows and logits the rest"
     small = estimated_plan(config, PRESETS["glyph-en-72"], Limits(), Budget(16 * GIB), Target("cuda", "bf16", Quant.INT4)).check()
     assert small.documents >= 1
     with pytest.raises(PlanError, match=r"decoder weights 17\.51 GiB"):

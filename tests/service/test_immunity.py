@@ -189,6 +189,7 @@ def test_tenants_share_no_drawn_or_encoded_pages(tmp_path: Path, monkeypatch: py
     given |= {
         "kv_bytes": "1GiB",
         "kv_dtype": "model",
+        "device": "cpu",
         "text_bytes": "16MiB",
         "upload_bytes": "64MiB",
         "open_text_bytes": "64MiB",
