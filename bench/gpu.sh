@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every GPU check in one call, from a plain checkout, without installing and without a network.
 #
-#   bash bench/gpu.sh                               # on a GPU; writes gpu.json, gpu_tower.json and gpu_tests.txt into $OUT, or ./
+#   bash bench/gpu.sh                               # on a GPU; writes gpu.json, gpu_tower.json, gpu_decode.json and gpu_tests.txt into $OUT, or ./
 #   bash bench/gpu.sh --device cpu                  # a dry run where there is none
 #   bash bench/gpu.sh train --minutes 8             # instead: train the embedded reader there (bench/gpu_train.py), into $OUT/reader
 #
@@ -41,7 +41,8 @@ if [[ ${1:-} == train ]]; then
   exit  # by way of the trap, which removes the tree
 fi
 failed=0
-"$python" -m pytest tests/vision/test_on_gpu.py -q -p no:cacheprovider 2>&1 | tee "$out/gpu_tests.txt" || failed=1
+"$python" -m pytest tests/vision/test_on_gpu.py tests/language/test_on_gpu.py -q -p no:cacheprovider 2>&1 | tee "$out/gpu_tests.txt" || failed=1
 "$python" bench/gpu_checks.py --json "$out/gpu.json" "$@" || failed=1
 "$python" bench/gpu_tower.py --json "$out/gpu_tower.json" "$@" || failed=1
+"$python" bench/gpu_decode.py --json "$out/gpu_decode.json" "$@" || failed=1
 exit $failed

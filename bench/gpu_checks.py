@@ -1,4 +1,4 @@
-"""What only a GPU can tell: parity of the encoder and the decoder there with the CPU. bench/gpu_tower.py has the speed.
+"""What only a GPU can tell: parity of the encoder and the decoder there with the CPU. bench/gpu_tower.py and gpu_decode.py have the speed.
 
 Run through bench/gpu.sh. `--device cpu` runs the same code without a GPU, to see that it runs; its times are no GPU figures and
 say so.

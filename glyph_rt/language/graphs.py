@@ -41,7 +41,7 @@ SETTLED = 4  # steps in a row with the same members, after which they are captur
 GRAPHS = 4  # kept at once; the least recently used goes first
 AHEAD = 32  # tokens that a new graph's columns have room for, at least; columns come in powers of two, so that few graphs are outgrown
 SCORES_BYTES = 256 * MIB  # of a captured step: 8 rows of GLM-4.1V over 130,000 tokens; a larger step is not captured
-ATTEMPTS = 3  # captures that may fail before none is tried any more
+ATTEMPTS = 3  # captures that may fail before none is tried any more; torch keeps the memory of each (pytorch pull request 190308)
 
 Work = Callable[[], None]
 Recorder = Callable[[Work], Work]
