@@ -1,16 +1,17 @@
 """Captured decode steps: what a step puts on the GPU is recorded once, as a CUDA graph, and put there again by one call.
 
-A decode step of a large model is some thirty kernels a layer, and Python takes longer to launch them than the GPU to run them. A graph
-launches all at once, but always the same kernels on the same addresses. So a step to be captured is brought into a *static form*: what
-changes from step to step (tokens, rope positions, how long each tail is) is read from fixed buffers, keys and values are written at an
-index that stands in device memory, and a row's own tail has columns ahead of it that are masked until they are written.
+A decode step is some thirty kernels a layer, and fifty for eight turns; Python takes longer to launch them than the GPU to run them. A
+graph launches all at once, but always the same kernels on the same addresses. So a step to be captured is brought into a *static form*:
+what changes from step to step (tokens, rope positions, how long each tail is) is read from fixed buffers, keys and values are written at
+an index that stands in device memory, and a row's own tail has columns ahead of it that are masked until they are written.
 
 A graph is good for one membership: the same turns in the same order, a row from each. Graphs by batch size alone, with rows of padding,
-would not do, since keys and values are read where they lie and those of other turns and documents lie elsewhere. Two ways around that
-were weighed. A table of addresses in device memory (paged attention) needs a kernel of our own, since torch has none over segments of any
-size. Capturing only what lies between two attentions serves any step of so many rows, drafts too, but leaves the kernels of attention,
-about half of all, to Python. Answers are long and memberships few, so the whole step is captured, once a membership has lasted a while;
-all else (questions, pages, drafts, turns that come and go) runs as ever, and a graph may be used again after it.
+would not do, since keys and values are read where they lie, and those of other turns and documents lie elsewhere. Two ways around that
+were weighed. A table of addresses in device memory (paged attention) needs a kernel of our own: torch has none over segments of any size,
+and copying documents into pages is what segments are there to avoid. Capturing only what lies between two attentions serves every step of
+so many rows, drafts too, but leaves a third of the kernels to Python, and more than half in a batch. Answers are long and memberships
+few, so the whole step is captured once a membership has lasted a while. All else (questions, pages, drafts, turns that come and go) runs
+as ever, and a graph may be used again behind it.
 
 Sampling is outside: logits come out in a buffer that the next step overwrites.
 
