@@ -39,6 +39,18 @@ from glyph_rt.memory.estimate import captured_steps
 from glyph_rt.memory.limits import GIB, MIB, Limits
 
 BATCHES = (1, 8)
+
+
+@dataclass(frozen=True)
+class Size:
+    """tokens of the document and of an answer, rounds beside the one that warms up."""
+
+    document: int
+    tokens: int
+    rounds: int
+
+
+SIZES = {"cuda": Size(8192, 192, 5), "cpu": Size(300, 40, 1)}
 GLM = {"vocab_size": 151552, "hidden_size": 4096, "intermediate_size": 13696, "num_attention_heads": 32, "num_key_value_heads": 2}
 SMALL = {"vocab_size": 1000, "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
 
@@ -47,16 +59,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--layers", type=int, default=8, help="of the decoder of GLM-4.1V's shape")
-    parser.add_argument("--document", type=int, default=8192, help="tokens of the document")
-    parser.add_argument("--tokens", type=int, default=192, help="of an answer")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     on_gpu = options.device == "cuda"
     machine = torch.cuda.get_device_name(0) if on_gpu else "no GPU: a dry run, whose times mean nothing"
-    speed = copy_speed(options.device)
+    speed, size = copy_speed(options.device), SIZES[options.device]
     figures: dict[str, Any] = {"machine": machine, "torch": torch.__version__, "transformers": transformers.__version__}
-    figures |= {"copy GB/s": round(speed / 1e9), "document": options.document}
+    figures |= {"copy GB/s": round(speed / 1e9), "document": size.document}
     with tempfile.TemporaryDirectory() as folder:
         path = random_decoder(Path(folder), GLM if on_gpu else SMALL, options.layers, options.device)
         models = {
@@ -64,7 +73,7 @@ def main() -> None:
             f"{options.layers} layers of {'GLM-4.1V' if on_gpu else 'a toy'}, bf16": (Checkpoint.open(path), torch.bfloat16),
         }
         for name, (checkpoint, dtype) in models.items():
-            figures[name] = one_model(checkpoint, LanguageModel(checkpoint, options.device, dtype), speed, options)
+            figures[name] = one_model(checkpoint, LanguageModel(checkpoint, options.device, dtype), speed, size)
             print(json.dumps({name: figures[name]}, indent=1), flush=True)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -72,21 +81,21 @@ def main() -> None:
         sys.exit("the reader's tokens differ with CUDA graphs")
 
 
-def one_model(checkpoint: Checkpoint, model: LanguageModel, speed: float, options: argparse.Namespace) -> dict[str, Any]:
-    recorder = Metered(CudaRecorder(model.device) if options.device == "cuda" else eagerly, options.device)
+def one_model(checkpoint: Checkpoint, model: LanguageModel, speed: float, size: Size) -> dict[str, Any]:
+    recorder = Metered(eagerly if model.device == "cpu" else CudaRecorder(model.device), model.device)
     ways = {"ordinary": StepLoop(model), "captured": StepLoop(model, recorder)}
     shape = model.kv_shape
     torch.manual_seed(0)
-    kv = torch.randn(shape.layers, 2, shape.kv_heads, options.document, shape.head_dim, device=model.device, dtype=model.dtype)
+    kv = torch.randn(shape.layers, 2, shape.kv_heads, size.document, shape.head_dim, device=model.device, dtype=model.dtype)
     document = KVSegment(kv)
     figures: dict[str, Any] = {}
     for batch in BATCHES:
         rounds: dict[str, list[Run]] = {way: [] for way in ways}
-        for number in range(options.rounds + 1):
+        for number in range(size.rounds + 1):
             for way in sorted(ways, reverse=bool(number % 2)):
-                rounds[way].append(decode(ways[way], document, batch, options.tokens))
+                rounds[way].append(decode(ways[way], document, batch, size.tokens))
         step_s = {way: [run.step_s for run in runs[1:]] for way, runs in rounds.items()}  # the first warms up
-        bound = bytes_of_step(model, document, batch, options.tokens) / speed
+        bound = bytes_of_step(model, document, batch, size.tokens) / speed
         ratios = sorted(a / b for a, b in zip(step_s["ordinary"], step_s["captured"], strict=True))
         figures[f"batch {batch}"] = {
             "tokens/s": {way: round(batch / statistics.median(each), 1) for way, each in step_s.items()},
