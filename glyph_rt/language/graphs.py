@@ -41,7 +41,7 @@ from glyph_rt.memory.limits import MIB, KVDtype
 SETTLED = 4  # steps in a row with the same members, after which they are captured; a capture costs about as much as a few steps
 GRAPHS = 4  # kept at once; the least recently used goes first
 AHEAD = 32  # tokens that a new graph's columns have room for, at least; columns come in powers of two, so that few graphs are outgrown
-SCORES_BYTES = 256 * MIB  # of a captured step: 8 rows of GLM-4.1V over 130,000 tokens; a larger step is not captured
+CAPTURED_SCORES_BYTES = 256 * MIB  # of a step: 8 rows of GLM-4.1V over 130,000 tokens; a larger step is not captured
 ATTEMPTS = 3  # captures that may fail before none is tried any more; torch keeps the memory of each (pytorch pull request 190308)
 
 Work = Callable[[], None]
@@ -224,7 +224,7 @@ class StepGraphs:
         """With the inputs laid out. None when the step is too large, or could not be captured."""
         self._captured.pop(members, None)
         columns = 1 << (longest + AHEAD).bit_length()
-        if _scores_bytes(parts, self._model.heads, columns) > SCORES_BYTES:
+        if _scores_bytes(parts, self._model.heads, columns) > CAPTURED_SCORES_BYTES:
             return None
         while len(self._captured) >= GRAPHS:
             self._captured.popitem(last=False)

@@ -114,7 +114,7 @@ def captured_steps(config: Glm4vConfig, limits: Limits, size: int) -> Iterator[S
     text = config.text_config
     of_layer = text.num_key_value_heads * text.hidden_size // text.num_attention_heads * 4 * text.max_position_embeddings
     rows = TURNS_PER_STEP * (_row_bytes(config, size) + text.vocab_size * (size + 4 + 4))
-    yield Share("captured decode steps", graphs.GRAPHS * CUDA_GRAPH + graphs.SCORES_BYTES + of_layer + rows, "estimated")
+    yield Share("captured decode steps", graphs.GRAPHS * CUDA_GRAPH + graphs.CAPTURED_SCORES_BYTES + of_layer + rows, "estimated")
 
 
 def vision_workspace(config: Glm4vConfig, style: Style, size: int) -> int:

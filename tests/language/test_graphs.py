@@ -250,10 +250,10 @@ def test_a_step_whose_scores_are_too_large_is_not_captured(small: LanguageModel,
     past = random_past(small, (random_segment(small, 36),), 3, 300)
     size = 2 * 4 * small.heads * (64 + 36)
     loop, own = capturing(small)
-    monkeypatch.setattr(graphs, "SCORES_BYTES", size - 1)
+    monkeypatch.setattr(graphs, "CAPTURED_SCORES_BYTES", size - 1)
     forward(loop, [past], [1])
     assert own.captures == 0 and past.tail.length == 4
-    monkeypatch.setattr(graphs, "SCORES_BYTES", size)
+    monkeypatch.setattr(graphs, "CAPTURED_SCORES_BYTES", size)
     forward(loop, [past], [1])
     assert own.captures == 1
 
