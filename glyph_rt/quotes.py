@@ -23,9 +23,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import pairwise
+from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
@@ -84,6 +85,11 @@ class Quote:
     said: str  # what the model wrote there
     text: str  # what the document says; of an ambiguous quote, at the first place
     places: tuple[Span, ...]  # in the document, in order: the first `MOST_PLACES`; of an ambiguous quote, of all that it may be
+
+    def to_json(self, document: str) -> dict[str, Any]:
+        """With what the document says at each place."""
+        places = [asdict(place) | {"text": document[place.start : place.end]} for place in self.places]
+        return {"kind": self.kind.value, "start": self.start, "end": self.end, "said": self.said, "places": places}
 
 
 def locate(text: str, answer: str, given: Sequence[str] = ()) -> tuple[Quote, ...]:

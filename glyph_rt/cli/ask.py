@@ -13,7 +13,6 @@ from glyph_rt.cli.connection import Connection
 from glyph_rt.cli.figures import answer_figures
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.cli.quoted import print_changes, quote_figures
-from glyph_rt.errors import OptionError
 from glyph_rt.memory.limits import MIB, KVDtype, Limits, parse_size, peak_rss_bytes
 from glyph_rt.quotes import Quoting
 from glyph_rt.texts import read_text
@@ -41,18 +40,13 @@ class Drawing:
     regex: str | None = None
 
     def sampling(self) -> Sampling:
-        """Raises OptionError for values out of range, and as `values`."""
-        from glyph_rt.language import JSON_SCHEMA, REGEX, Constraint, Sampling
+        """Raises OptionError for values out of range and for two forms, and as `values`."""
+        from glyph_rt.language import Sampling
 
-        values = self.values()
-        forms = {kind: values.pop(kind) for kind in (JSON_SCHEMA, REGEX)}
-        constraint = next((Constraint(kind, source) for kind, source in forms.items() if source is not None), None)
-        return Sampling(**values, constraint=constraint)
+        return Sampling.of(**self.values())
 
     def values(self) -> dict[str, Any]:
-        """The options by name, the schema as text. Raises OptionError for two forms, InputError for a file that cannot be read."""
-        if self.json_schema is not None and self.regex is not None:
-            raise OptionError("an answer has one form: give --json-schema or --regex")
+        """The options by name, the schema as text. Raises InputError for a file that cannot be read."""
         return asdict(self) | {"json_schema": None if self.json_schema is None else read_text(str(self.json_schema), MIB)}
 
 
@@ -131,8 +125,7 @@ def _answer(options: AskOptions) -> None:
             print(piece.text, end="", flush=True)
 
     def tell(choice: Choice) -> None:
-        if strategy is Strategy.AUTO and choice.strategy is not Strategy.WHOLE and not options.as_json:
-            print(f"{choice.reason}: {choice.strategy.value}", file=sys.stderr)
+        print_choice(options, choice.strategy.value, choice.reason)
 
     sampling, strategy, rules = options.drawing.sampling(), Strategy.parse(options.length.strategy), options.length.rules()
     check_quoting(options.quotes, sampling)
@@ -148,6 +141,12 @@ def _answer(options: AskOptions) -> None:
     print_answer(options, figures)
     if options.stats:
         _print_stats(figures, answer.cost)
+
+
+def print_choice(options: AskOptions, strategy: str, reason: str) -> None:
+    """On standard error, if the choice was not the user's own and is not the plain one."""
+    if options.length.strategy == "auto" and strategy != "whole" and not options.as_json:
+        print(f"{reason}: {strategy}", file=sys.stderr)
 
 
 def print_answer(options: AskOptions, figures: dict[str, Any]) -> None:
@@ -173,15 +172,13 @@ def report(answer: LongAnswer, quotes: list[dict[str, Any]], load_s: float) -> d
         thinking=answer.thinking,
         finish_reason=answer.finish_reason,
         usage=cost.usage,
-        compression=cost.usage.compression,
-        characters=cost.usage.characters,
         read=cost.read,
         timings=cost.timings,
         first_s=cost.timings.ttft_s,
     )
     return (
-        figures
-        | answer.to_json()
+        answer.to_json()
+        | figures
         | {
             "timings": {"load_s": round(load_s, 4), **figures["timings"]},
             "memory": {"kv_bytes": cost.kv_bytes, "peak_rss_bytes": peak_rss_bytes()},

@@ -181,6 +181,11 @@ def serve(
     tenant_documents: Annotated[int | None, typer.Option(help="Of the documents, one tenant's. Default: all.")] = None,
     tenant_streams: Annotated[int | None, typer.Option(help="Of the readings and answers, one tenant's. Default: all.")] = None,
     upload_bytes: Annotated[str, typer.Option(metavar="SIZE", help="All texts being uploaded or read together.")] = "64MiB",
+    long_bytes: Annotated[
+        str, typer.Option(metavar="SIZE", help="All texts together that are read by a strategy other than whole; indexing takes more.")
+    ] = "4MiB",
+    parts: PartsOption = 64,
+    window: WindowOption = None,
     open_text_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Texts of all documents together, with their layouts.")] = "256MiB",
     deadline: Annotated[float, typer.Option(help="Longest call, in seconds.")] = 600.0,
     idle: Annotated[float, typer.Option(help="Seconds without a question after which a document is forgotten.")] = 3600.0,
@@ -226,6 +231,9 @@ def serve(
             tenant_documents=tenant_documents,
             tenant_streams=tenant_streams,
             upload_bytes=upload_bytes,
+            long_bytes=long_bytes,
+            parts=parts,
+            window=window,
             open_text_bytes=open_text_bytes,
             deadline=deadline,
             idle=idle,

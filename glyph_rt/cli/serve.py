@@ -41,6 +41,9 @@ class ServeOptions:
     tenant_documents: int | None
     tenant_streams: int | None
     upload_bytes: str
+    long_bytes: str
+    parts: int
+    window: int | None
     open_text_bytes: str
     deadline: float
     idle: float
@@ -66,6 +69,9 @@ def run(options: ServeOptions) -> None:
         tenant_documents=options.tenant_documents,
         tenant_streams=options.tenant_streams,
         upload_bytes=parse_size(options.upload_bytes),
+        long_bytes=parse_size(options.long_bytes),
+        parts=options.parts,
+        window=options.window,
         deadline_s=options.deadline,
         idle_s=options.idle,
         drain_s=options.drain,
