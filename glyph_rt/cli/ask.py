@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from glyph_rt.cli.connection import Connection
 from glyph_rt.cli.figures import answer_figures
+from glyph_rt.cli.opening import Opening
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.cli.quoted import print_changes, quote_figures
-from glyph_rt.memory.limits import MIB, KVDtype, Limits, parse_size, peak_rss_bytes
+from glyph_rt.memory.limits import MIB, peak_rss_bytes
 from glyph_rt.quotes import Quoting
 from glyph_rt.texts import read_text
 
@@ -72,17 +73,11 @@ class AskOptions:
 
     file: str
     question: str
-    model: Path | None
-    style: str | None
+    opening: Opening
     system: str
     drawing: Drawing
     quotes: Quoting
     thinking: bool
-    encoder: str
-    quant: str | None
-    kv_bytes: str
-    kv_dtype: str
-    text_bytes: str
     length: Length
     as_json: bool
     stats: bool
@@ -109,14 +104,10 @@ def run(options: AskOptions) -> None:
 
 def _answer(options: AskOptions) -> None:
     """Cheap checks first: torch is not even imported for a file that cannot be read."""
-    limits = Limits(
-        kv_bytes=parse_size(options.kv_bytes), kv_dtype=KVDtype.parse(options.kv_dtype), text_bytes=parse_size(options.text_bytes)
-    )
-    text = read_text(options.file, limits.text_bytes)
+    text = read_text(options.file, options.opening.limits().text_bytes)
     from glyph_rt.answers import check_quoting
-    from glyph_rt.language import Channel, Piece, Quant
+    from glyph_rt.language import Channel, Piece
     from glyph_rt.long import Choice, LongText, Strategy
-    from glyph_rt.runtime import Runtime
 
     def show(piece: Piece) -> None:
         if piece.channel == Channel.THINKING and options.thinking:
@@ -130,8 +121,7 @@ def _answer(options: AskOptions) -> None:
     sampling, strategy, rules = options.drawing.sampling(), Strategy.parse(options.length.strategy), options.length.rules()
     check_quoting(options.quotes, sampling)
     start = time.perf_counter()
-    quant = Quant.parse(options.quant)
-    with Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant) as runtime:
+    with options.opening.open() as runtime:
         load_s = time.perf_counter() - start
         with page_progress("reading") as progress, LongText(runtime, text, system=options.system, rules=rules) as subject:
             answer = subject.ask(

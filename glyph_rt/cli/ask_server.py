@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from glyph_rt.cli.ask import AskOptions, Length, print_answer, print_choice
 from glyph_rt.cli.figures import answer_figures
+from glyph_rt.cli.opening import Opening
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.cli.quoted import citation_figures
 from glyph_rt.errors import OptionError
-from glyph_rt.memory.limits import parse_size
 from glyph_rt.service.client import Client, Reply
 from glyph_rt.texts import read_text
 from glyph_rt.v1 import answers_pb2, documents_pb2
@@ -26,14 +26,13 @@ def run(options: AskOptions, server: Connection) -> None:
     """Ask about the text, sent along; to be read whole it is uploaded first, since then it may be longer than a message. Raises OptionError
     for options that are the server's own, ServiceError for what it refuses.
     """
-    kv = (options.kv_bytes, options.kv_dtype) != ("1GiB", "model")
-    if options.model or options.style or options.encoder != "auto" or options.quant or kv:
+    if replace(options.opening, text_bytes=Opening.text_bytes) != Opening():
         raise OptionError("--model, --style, --encoder, --quant, --kv-bytes and --kv-dtype are the server's own; start it with them")
     strategy = options.length.strategy
     if replace(options.length, strategy=Length.strategy) != Length():
         raise OptionError("--window, --parts and --reduce are the server's own; start it with --window and --parts")
     drawing = options.drawing.values()
-    text = read_text(options.file, parse_size(options.text_bytes))
+    text = read_text(options.file, options.opening.limits().text_bytes)
     with Client(server.address, server.access()) as client, ExitStack() as cleanup:
         progress = _reading(cleanup.enter_context(page_progress("reading")))
         document: documents_pb2.Document | None = None

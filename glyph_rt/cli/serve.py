@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glyph_rt.cli.opening import Opening
 from glyph_rt.errors import OptionError
-from glyph_rt.memory.limits import KVDtype, Limits, parse_size
+from glyph_rt.memory.limits import parse_size
 from glyph_rt.memory.plan import Budget
 from glyph_rt.service.address import Address
 from glyph_rt.service.limits import ServiceLimits
@@ -26,15 +27,9 @@ class ServeOptions:
     """The command line of `serve`; times are seconds."""
 
     address: str
-    model: Path | None
-    style: str | None
-    encoder: str
-    quant: str | None
+    opening: Opening
     budget: str | None
     reserve: str
-    kv_bytes: str
-    kv_dtype: str
-    text_bytes: str
     pages: int | None
     documents: int
     streams: int
@@ -86,28 +81,14 @@ def run(options: ServeOptions) -> None:
         check_metrics(metrics)
     # Whether a page was drawn or encoded before can be told by the time it takes, so tenants share neither. (KV is kept by tenant.)
     kept = {"page_bytes": 0, "encoded_bytes": 0} if security.identifies else {}
-    limits = Limits(
-        kv_bytes=parse_size(options.kv_bytes),
-        kv_dtype=KVDtype.parse(options.kv_dtype),
-        text_bytes=parse_size(options.text_bytes),
-        open_text_bytes=parse_size(options.open_text_bytes),
-        pages=options.pages,
-        **kept,
-    )
+    limits = options.opening.limits(open_text_bytes=parse_size(options.open_text_bytes), pages=options.pages, **kept)
     own.check_against(limits)
     budget = None if options.budget is None else Budget(parse_size(options.budget), parse_size(options.reserve))
     logs.configure(start, as_json=options.log_json)
     if missing := security.missing(address):
         logs.LOG.warning("serving other machines without %s", missing)
 
-    def open_runtime() -> Runtime:
-        from glyph_rt.language import Quant
-        from glyph_rt.runtime import Runtime
-
-        quant = Quant.parse(options.quant)
-        return Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant, budget=budget)
-
-    asyncio.run(_serve(address, own, security, options, metrics, open_runtime))
+    asyncio.run(_serve(address, own, security, options, metrics, lambda: options.opening.open(limits, budget)))
 
 
 async def _serve(
