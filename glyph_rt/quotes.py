@@ -30,7 +30,7 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from glyph_rt.errors import OptionError
+from glyph_rt.named import by_name
 from glyph_rt.nearby import STEP, Searched, Span, Word, begins, ends, is_part, plain, words
 
 MOST_PLACES = 8  # of one quote, that are told
@@ -62,9 +62,7 @@ class Quoting(StrEnum):
     @classmethod
     def parse(cls, told: str) -> Quoting:
         """Raises OptionError for what is neither."""
-        if told not in list(cls):
-            raise OptionError(f"quotes are {' or '.join(cls)}, not {told!r}", field="quotes")
-        return cls(told)
+        return by_name(cls, told, "way with quotes", "quotes")
 
 
 class QuoteKind(StrEnum):

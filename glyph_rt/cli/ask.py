@@ -110,10 +110,7 @@ def _answer(options: AskOptions) -> None:
     from glyph_rt.long import Choice, LongText, Strategy
 
     def show(piece: Piece) -> None:
-        if piece.channel == Channel.THINKING and options.thinking:
-            print(piece.text, end="", flush=True, file=sys.stderr)
-        elif piece.channel == Channel.ANSWER and options.streams:
-            print(piece.text, end="", flush=True)
+        print_piece(options, piece.text, thought=piece.channel == Channel.THINKING)
 
     def tell(choice: Choice) -> None:
         print_choice(options, choice.strategy.value, choice.reason)
@@ -131,6 +128,14 @@ def _answer(options: AskOptions) -> None:
     print_answer(options, figures)
     if options.stats:
         _print_stats(figures, answer.cost)
+
+
+def print_piece(options: AskOptions, text: str, *, thought: bool) -> None:
+    """As far as it is wanted: thoughts on standard error."""
+    if thought and options.thinking:
+        print(text, end="", flush=True, file=sys.stderr)
+    elif not thought and options.streams:
+        print(text, end="", flush=True)
 
 
 def print_choice(options: AskOptions, strategy: str, reason: str) -> None:

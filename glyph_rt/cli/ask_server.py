@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from glyph_rt.cli.ask import AskOptions, Length, print_answer, print_choice
+from glyph_rt.cli.ask import AskOptions, Length, print_answer, print_choice, print_piece
 from glyph_rt.cli.figures import answer_figures
 from glyph_rt.cli.opening import Opening
 from glyph_rt.cli.progress import page_progress
@@ -47,11 +47,7 @@ def run(options: AskOptions, server: Connection) -> None:
         )
         with asked as reply:
             for piece in reply.pieces():
-                if piece.channel == answers_pb2.ANSWER_CHANNEL_THINKING:
-                    if options.thinking:
-                        print(piece.text, end="", flush=True, file=sys.stderr)
-                elif options.streams:
-                    print(piece.text, end="", flush=True)
+                print_piece(options, piece.text, thought=piece.channel == answers_pb2.ANSWER_CHANNEL_THINKING)
     figures = report(reply, text, document)
     print_answer(options, figures)
     if "reading" in figures:

@@ -9,9 +9,10 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from glyph_rt.answers import DEFAULT_NEW_TOKENS
-from glyph_rt.errors import LimitError, OptionError
+from glyph_rt.errors import LimitError
 from glyph_rt.long.index import PageIndex, question_terms
 from glyph_rt.memory.limits import MIB
+from glyph_rt.named import by_name
 
 if TYPE_CHECKING:
     from glyph_rt.language import Sampling
@@ -40,11 +41,7 @@ class Strategy(Enum):
     @classmethod
     def parse(cls, name: str) -> Strategy:
         """Raises OptionError for a name that is none."""
-        try:
-            return cls(name)
-        except ValueError:
-            told = f"no strategy {name!r}; there are: {', '.join(strategy.value for strategy in cls)}"
-            raise OptionError(told, public=told, field="strategy") from None
+        return by_name(cls, name, "strategy", "strategy")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from glyph_rt.service.answer_messages import (
     strategy_of,
 )
 from glyph_rt.service.calls import Call, Context, Desk, check_data, well_formed
-from glyph_rt.service.documents import note_reading, progress_message
+from glyph_rt.service.documents import carry_through, note_reading, progress_message
 from glyph_rt.service.library import Entry
 from glyph_rt.service.work import AnswerRun, Reading
 from glyph_rt.v1 import answers_pb2 as pb
@@ -150,18 +150,14 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
             lambda progress: call.runtime.read(text, progress, system=system, tenant=call.tenant),
             lambda: desk.uploads.give(size),
         )
-        try:
-            async for step in reading.progress():
-                call.stage = "queue" if step.stage == "wait" else "read"
-                if step.stage == "wait":
-                    await _tell_place(context, step.total)
-            document = await reading.document()
-        finally:
-            reading.close()
+
+        async def tell(step: Progress) -> None:
+            if step.stage == "wait":
+                await _tell_place(context, step.total)
+
+        document = await carry_through(desk, call, reading, tell)
         # A running answer shares the document's memory, so closing both in any order gives all of it back.
         cleanup.callback(document.close)
-        measure = document.measure
-        note_reading(desk, call, reading.queued_s, document.timings, measure.pages, measure.visual_tokens)
         return Subject(document)
 
     def _note(self, call: Call, done: pb.AnswerDone) -> None:

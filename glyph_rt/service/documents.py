@@ -96,7 +96,7 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
         progress: Callable[[pb.ReadProgress], Awaitable[None]],
     ) -> Document:
         """Receive an upload and `read` it, which runs on a worker; the document is the caller's."""
-        desk, reading = self._desk, None
+        desk = self._desk
         try:
             call.stage = "upload"
             size = call.facts["bytes"] = await receive
@@ -104,19 +104,12 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
             # From here on the worker gives the upload's bytes back, when it has let go of the text.
             call.stage = "queue"
             reading = Reading(desk.workers, read, upload.close)
-            async for step in reading.progress():
-                call.stage = "queue" if step.stage == "wait" else "read"
-                await progress(progress_message(step))
-            document = await reading.document()
-            measure = document.measure
-            note_reading(desk, call, reading.queued_s, document.timings, measure.pages, measure.visual_tokens)
-            call.stage = "send"
-            return document
-        finally:
-            if reading is None:
-                upload.close()
-            else:
-                reading.close()
+        except BaseException:
+            upload.close()
+            raise
+        document = await carry_through(desk, call, reading, lambda step: progress(progress_message(step)))
+        call.stage = "send"
+        return document
 
     async def GetDocument(self, request: pb.GetDocumentRequest, context: Context) -> pb.GetDocumentResponse:
         async with self._desk.call("GetDocument", context, stream=False) as call:
@@ -234,6 +227,19 @@ class Upload:
     def _refuse_declared(self, size: int) -> None:
         told = f"the text has {size:,} bytes so far and {self._declared:,} were announced"
         raise InputError(told, public=told, field="options.size_bytes")
+
+
+async def carry_through(desk: Desk, call: Call, reading: Reading, tell: Callable[[Progress], Awaitable[None]]) -> Document:
+    """A reading's document, once it is there; where it stands is told meanwhile. Closes the reading."""
+    try:
+        async for step in reading.progress():
+            call.stage = "queue" if step.stage == "wait" else "read"
+            await tell(step)
+        document = await reading.document()
+    finally:
+        reading.close()
+    note_reading(desk, call, reading.queued_s, document.timings, document.measure.pages, document.measure.visual_tokens)
+    return document
 
 
 def note_reading(desk: Desk, call: Call, queued_s: float, timings: ReadTimings | pb.ReadTimings, pages: int, visual_tokens: int) -> None:

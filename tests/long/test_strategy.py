@@ -68,5 +68,5 @@ def test_options_out_of_range_are_refused() -> None:
     for rules in ({"window": 0}, {"parts": 0}):
         with pytest.raises(OptionError, match="at least 1"):
             ReadingRules(**rules)
-    with pytest.raises(OptionError, match="no strategy 'half'; there are: auto, whole"):
+    with pytest.raises(OptionError, match="no strategy 'half'; choose one of: auto, whole"):
         Strategy.parse("half")
