@@ -85,10 +85,9 @@ class PartAnswer:
 class LongAnswer:
     """An answer, how it was come by, and where the whole text says so.
 
-    said: as the model wrote it. quoting: what becomes of quotes that it misread. pages: of the whole text. pages_read: how many of these
-    were. citations: places that say the answer word for word;
-    where there is none, since it was put in other words, the places of the parts' answers that it was made from. reduced_by: how one
-    answer was made of several; empty when there was one.
+    said: as the model wrote it. quoting: what becomes of quotes that it misread. pages, pages_read: of the whole text, and how many
+    different ones of these were read. citations: places that say the answer word for word; where there is none, since it was put in other
+    words, the places of the parts' answers that it was made from. reduced_by: how one answer was made of several; empty when there was one.
     """
 
     question: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import bm25s
 import numpy as np
@@ -42,11 +42,15 @@ def question_terms(question: str) -> list[str]:
 
 
 class PageIndex:
-    """The terms of every page of a text."""
+    """The terms of every page of a text. tick: called for every page; what it raises stops the indexing."""
 
-    def __init__(self, pages: PageMap) -> None:
+    def __init__(self, pages: PageMap, tick: Callable[[], None] = lambda: None) -> None:
         self.pages = len(pages)
-        by_page = [terms(pages.text[span.start : span.end]) for span in (pages.span(n, n + 1) for n in range(len(pages)))]
+        by_page: list[list[str]] = []
+        for number in range(len(pages)):
+            tick()
+            span = pages.span(number, number + 1)
+            by_page.append(terms(pages.text[span.start : span.end]))
         self._bm25 = None
         if any(by_page):  # bm25s cannot index nothing
             self._bm25 = bm25s.BM25()  # as Lucene has it: k1 = 1.5, b = 0.75

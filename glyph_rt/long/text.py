@@ -177,7 +177,7 @@ class LongText:
             self.runtime.template.grammars.guide(inquiry.sampling.constraint)
         if inquiry.strategy is not Strategy.AUTO:
             return _Plan(inquiry, Choice(inquiry.strategy, "as asked"), window, emit)
-        return _Plan(inquiry, choose(inquiry.question, self._page_map(progress), window, self._page_index), window, emit)
+        return _Plan(inquiry, choose(inquiry.question, self._page_map(progress), window, lambda: self._page_index(progress)), window, emit)
 
     def _page_map(self, progress: ProgressCallback | None = None) -> PageMap:
         if self._pages is None:
@@ -189,10 +189,10 @@ class LongText:
             self._pages = self._in_turn(lambda: PageMap.of(self.runtime.typesetter.layout(self.text, advance)))
         return self._pages
 
-    def _page_index(self) -> PageIndex:
+    def _page_index(self, progress: ProgressCallback | None) -> PageIndex:
         if self._index is None:
-            pages = self._page_map()
-            self._index = self._in_turn(lambda: PageIndex(pages))
+            pages, laid_out = self._page_map(progress), Progress("layout", len(self.text), len(self.text))
+            self._index = self._in_turn(lambda: PageIndex(pages, lambda: None if progress is None else progress(laid_out)))
         return self._index
 
     # -- whole, and the best pages
@@ -221,7 +221,7 @@ class LongText:
 
     def _best_pages(self, plan: _Plan, progress: ProgressCallback | None) -> Excerpt:
         pages = self._page_map(progress)
-        best = self._page_index().best(question_terms(plan.inquiry.question))[: plan.window.pages]
+        best = self._page_index(progress).best(question_terms(plan.inquiry.question))[: plan.window.pages]
         if not best:
             told = "no page holds a word of the question"
             raise InputError(f"{told}; ask in the text's own words, or choose --strategy map_reduce", public=told, field="question")
@@ -291,7 +291,7 @@ class LongText:
         if self._reduce is Reduce.NOTES and not (free and (not found or agreed(found))):
             return self._from_notes(plan, found or parts, parts, progress)
         asked = question_terms(plan.inquiry.question)
-        chosen = by_evidence(found or parts, lambda part: support(part, asked, self._page_index()))
+        chosen = by_evidence(found or parts, lambda part: support(part, asked, self._page_index(progress)))
         if plan.emit is not None and chosen.text:
             plan.emit(Piece(Channel.ANSWER, chosen.text))
         if not found:
