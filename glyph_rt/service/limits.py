@@ -23,8 +23,8 @@ class ServiceLimits:
     tenant_documents: int | None = None  # of these, one tenant's; None: all of them
     tenant_streams: int | None = None
     upload_bytes: int = 64 * MIB  # of all texts being uploaded or read together
-    # Of all texts together that are read by a strategy other than whole. Their words are indexed, in about eight times as much memory for
-    # prose, and at worst, where no two words are alike, a hundred times.
+    # Of all texts together that are read by a strategy other than whole. Their words are indexed, in about seven times as much memory for
+    # prose, and at worst, where no two words are alike, ninety times.
     long_bytes: int = 4 * MIB
     parts: int = 64  # of one such text
     window: int | None = None  # pages of it read at a time; None: as many as fit
