@@ -78,7 +78,7 @@ def _tell_place(place: int) -> None:
 def report(reply: Reply, text: str, document: documents_pb2.Document | None) -> dict[str, Any]:
     """The JSON object of an answer that has ended: the keys of a local `ask`, without load and memory. Seconds are the server's.
 
-    document: what was asked about, if not a text sent along; then nothing is told of how it was read.
+    document: what was asked about, if not a text sent along.
     """
     done = reply.done
     assert done is not None, "the answer has not ended"
@@ -92,7 +92,7 @@ def report(reply: Reply, text: str, document: documents_pb2.Document | None) -> 
         timings=done.timings,
         first_s=done.timings.first_piece_s,
     )
-    if document is None:
+    if done.HasField("reading"):
         figures["reading"] = _reading_figures(done.reading)
         figures["citations"] = [{"start": span.start, "end": span.end, "page": span.page} for span in done.reading.sources]
     return figures

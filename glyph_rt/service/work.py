@@ -60,11 +60,18 @@ class Line:
         """Have `work` done on one of the threads; cancel it to leave the line. member: told the place in it, from 1, whenever that
         changes, on any thread, so it must neither block nor raise.
         """
+
+        def leave_behind() -> T:
+            try:
+                return work()
+            finally:
+                self._leave(member)  # before whoever waits for the outcome may come again
+
         with self._lock:  # places are those of the pool's own queue
-            future = self._pool.submit(work)
+            future = self._pool.submit(leave_behind)
             self._members.append(member)
             self._tell(len(self._members) - 1)
-        future.add_done_callback(lambda _: self._leave(member))
+        future.add_done_callback(lambda ended: self._leave(member) if ended.cancelled() else None)
         return future
 
     def close(self) -> None:

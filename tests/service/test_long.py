@@ -18,7 +18,7 @@ from glyph_rt import Quoting, Runtime
 from glyph_rt.documents import Document
 from glyph_rt.language import LanguageModel
 from glyph_rt.long import LongText, Strategy
-from glyph_rt.memory.arena import Arena
+from glyph_rt.memory.arena import Reservation
 from glyph_rt.service.access import Access
 from glyph_rt.service.auth import Security
 from glyph_rt.service.client import AsyncClient, Client, RefusedError, ServiceError
@@ -170,46 +170,56 @@ def test_what_can_never_be_answered_is_refused_with_the_figures(at: Served, read
             assert "its answer (up to 60) leave no room for a page of the text (56)" in told and "KV budget (0.2 MiB)" in told
 
 
-def test_each_part_is_let_in_for_itself(reader_runtime: Runtime) -> None:
+def test_each_part_is_let_in_for_itself(reader_runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory for one part is enough for any text; who finds it taken is told the place, also between parts, and goes on after that."""
     runtime = reader_runtime.with_kv(5 * 52 * reader_runtime.model.kv_shape.bytes_per_token)
     with served(runtime) as poor, poor.client() as client:
-        held = runtime.arena.reserve(runtime.arena.budget, "somebody")
+        readings: list[str] = []
+        held: list[Reservation] = []
         places: list[int] = []
-        taken: list[threading.Thread] = []
+        read = Runtime.read
+
+        def taken(*arguments: Any, **options: Any) -> Document:
+            readings.append(arguments[1])
+            if len(readings) in (1, 3):  # between parts nothing of the text is in memory: somebody else may have all of it
+                held.append(runtime.arena.reserve(runtime.arena.budget, "somebody"))
+            return read(*arguments, **options)
 
         def wait(place: int) -> None:
             places.append(place)
-            held.release()
+            held.pop().release()
 
-        def progress(where: documents_pb2.ReadProgress) -> None:
-            if where.stage == documents_pb2.READ_STAGE_READ and where.done > 6 and not taken:
-                taken.append(threading.Thread(target=take_a_while, args=(runtime.arena,)))
-                taken[0].start()
-
-        reply = client.ask(ASKED, text=LONG, strategy="map_reduce", max_new_tokens=TOKENS, on_wait=wait, progress=progress)
-        assert reply.text == SAID and reply.done is not None and reply.done.reading.pages_read == reply.done.reading.pages
-        taken[0].join()
-        assert places.count(1) >= 2, "before the first part, and before a later one"
+        monkeypatch.setattr(Runtime, "read", taken)
+        reply = client.ask(ASKED, text=LONG, strategy="map_reduce", max_new_tokens=TOKENS, on_wait=wait)
+        assert reply.text == SAID and reply.done is not None and len(readings) == len(reply.done.reading.parts) > 10
+        assert reply.done.reading.pages_read == reply.done.reading.pages and places == [1, 1]
 
 
-def take_a_while(arena: Arena) -> None:
-    """All KV memory, when it is our turn."""
-    held = arena.reserve(arena.budget, "somebody else")
-    time.sleep(0.3)
-    held.release()
-
-
-def test_a_part_that_finds_no_room_in_time_ends_the_answer(reader_runtime: Runtime) -> None:
+def test_a_part_that_finds_no_room_in_time_ends_the_answer(reader_runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one behind the first: a client with patience asks again, since it has not seen a piece."""
     runtime = reader_runtime.with_kv(5 * 52 * reader_runtime.model.kv_shape.bytes_per_token)
     runtime.arena._wait_s = 0.2
+    readings = 0
+    read = Runtime.read
+
+    def taken(*arguments: Any, **options: Any) -> Document:
+        nonlocal readings
+        readings += 1
+        if readings == 3:
+            held = runtime.arena.reserve(runtime.arena.budget, "somebody")
+            threading.Timer(0.5, held.release).start()
+        return read(*arguments, **options)
+
     with served(runtime) as poor, poor.client() as client, poor.client(patience_s=30.0) as patient:
-        held = runtime.arena.reserve(runtime.arena.budget, "somebody")
+        monkeypatch.setattr(Runtime, "read", taken)
+        reply = client.ask(ASKED, text=LONG, strategy="map_reduce", max_new_tokens=TOKENS)
         with pytest.raises(ServiceError) as error:
-            _ = client.ask(ASKED, text=LONG, strategy="retrieve_pages", max_new_tokens=TOKENS).text
+            _ = reply.text
         assert error.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED and error.value.retry_s == 1.0
-        threading.Timer(0.5, held.release).start()
-        assert patient.ask(ASKED, text=LONG, strategy="retrieve_pages", max_new_tokens=TOKENS).text == SAID
+        assert reply.accepted is not None and readings == 3
+        eventually(lambda: runtime.arena.used == 0)
+        readings = 0
+        assert patient.ask(ASKED, text=LONG, strategy="map_reduce", max_new_tokens=TOKENS).text == SAID and readings > 13
 
 
 def test_tenants_share_nothing_of_a_long_text(reader_runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
