@@ -53,7 +53,7 @@ class InstantAnswer:
     def __init__(self, document: InstantDocument, pieces: int) -> None:
         self.document = document
         self.pieces = pieces
-        one = dict.fromkeys(("prompt_tokens", "cached_tokens", "visual_tokens", "text_tokens", "pages"), 1)
+        one = dict.fromkeys(("prompt_tokens", "cached_tokens", "visual_tokens", "text_tokens", "pages", "characters"), 1)
         self.usage = SimpleNamespace(**one, completion_tokens=pieces, drafted_tokens=0, accepted_tokens=0)
         self.timings = SimpleNamespace(prefill_s=0.0, ttft_s=0.0, decode_s=0.0, tokens_per_s=0.0, restore_s=0.0)
         self.text, self.quotes, self.quoting = "", (), Quoting.MARK
@@ -61,10 +61,10 @@ class InstantAnswer:
     def steps(self) -> Iterator[list[Piece]]:
         return iter([[Piece(Channel.ANSWER, "piece")]] * self.pieces)
 
-    def close(self) -> None:
-        """Nothing is held."""
+    def __enter__(self) -> InstantAnswer:
+        return self
 
-    def cancel(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Nothing is held."""
 
 

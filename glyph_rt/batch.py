@@ -14,12 +14,13 @@ from typing import Any, BinaryIO, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
 
-from glyph_rt.errors import GlyphError, InputError, OptionError
+from glyph_rt.errors import GlyphError, InputError
 from glyph_rt.identity import digest
-from glyph_rt.language import JSON_SCHEMA, REGEX, Constraint, Sampling
+from glyph_rt.language import Sampling
 from glyph_rt.lines import LineFile
 from glyph_rt.long import Inquiry, LongAnswer, LongText, ReadingRules, Strategy
 from glyph_rt.memory.limits import MIB
+from glyph_rt.quotes import Quoting
 from glyph_rt.runtime import Runtime
 from glyph_rt.texts import read_text
 
@@ -38,6 +39,7 @@ class LineOptions(_Part):
     """How one answer is drawn, as `Sampling` has it, and how the text is read for it."""
 
     strategy: Strategy | None = None  # None: the batch's own
+    quotes: Quoting | None = None  # likewise
     max_new_tokens: StrictInt | None = None
     temperature: float = 0.0
     seed: StrictInt = 0
@@ -52,13 +54,8 @@ class LineOptions(_Part):
 
     def sampling(self) -> Sampling:
         """Raises OptionError for values out of range, and for two forms."""
-        values = self.model_dump(exclude={"strategy", JSON_SCHEMA, REGEX})
-        if self.json_schema is not None and self.regex is not None:
-            raise OptionError("an answer has one form: give json_schema or regex")
-        constraint = None if self.regex is None else Constraint(REGEX, self.regex)
-        if self.json_schema is not None:
-            constraint = Constraint(JSON_SCHEMA, json.dumps(self.json_schema))
-        return Sampling(**values, constraint=constraint)
+        schema = None if self.json_schema is None else json.dumps(self.json_schema)
+        return Sampling.of(**self.model_dump(exclude={"strategy", "quotes"}) | {"json_schema": schema})
 
 
 class Line(_Part):
@@ -93,6 +90,7 @@ class Task:
     system: str = ""
     rules: ReadingRules = field(default_factory=ReadingRules)
     strategy: Strategy = Strategy.AUTO
+    quotes: Quoting = Quoting.MARK
 
 
 @dataclass(frozen=True)
@@ -230,7 +228,8 @@ def _open(task: Task, line: Line, folder: Path) -> LongText | GlyphError:
 
 def _inquiry(task: Task, line: Line) -> Inquiry | GlyphError:
     try:
-        return Inquiry(line.question, line.options.sampling(), line.options.strategy or task.strategy)
+        options = line.options
+        return Inquiry(line.question, options.sampling(), options.strategy or task.strategy, options.quotes or task.quotes)
     except GlyphError as error:
         return error
 

@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import pairwise
+from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from glyph_rt.errors import OptionError
+from glyph_rt.named import by_name
 from glyph_rt.nearby import STEP, Searched, Span, Word, begins, ends, is_part, plain, words
 
 MOST_PLACES = 8  # of one quote, that are told
@@ -61,9 +62,7 @@ class Quoting(StrEnum):
     @classmethod
     def parse(cls, told: str) -> Quoting:
         """Raises OptionError for what is neither."""
-        if told not in list(cls):
-            raise OptionError(f"quotes are {' or '.join(cls)}, not {told!r}", field="quotes")
-        return cls(told)
+        return by_name(cls, told, "way with quotes", "quotes")
 
 
 class QuoteKind(StrEnum):
@@ -84,6 +83,11 @@ class Quote:
     said: str  # what the model wrote there
     text: str  # what the document says; of an ambiguous quote, at the first place
     places: tuple[Span, ...]  # in the document, in order: the first `MOST_PLACES`; of an ambiguous quote, of all that it may be
+
+    def to_json(self, document: str) -> dict[str, Any]:
+        """With what the document says at each place."""
+        places = [asdict(place) | {"text": document[place.start : place.end]} for place in self.places]
+        return {"kind": self.kind.value, "start": self.start, "end": self.end, "said": self.said, "places": places}
 
 
 def locate(text: str, answer: str, given: Sequence[str] = ()) -> tuple[Quote, ...]:

@@ -16,6 +16,7 @@ from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.documents import Document, Means, Progress, ProgressCallback
 from glyph_rt.errors import ClosedError, InputError, LimitError, ModelError
 from glyph_rt.language import CudaRecorder, LanguageModel, PromptTemplate, Quant, SegmentStore, StepLoop
+from glyph_rt.language.model import dtype_of
 from glyph_rt.memory.arena import Arena
 from glyph_rt.memory.dry_run import dry_run_plan, guard
 from glyph_rt.memory.estimate import vision_workspace
@@ -66,14 +67,15 @@ class Runtime:
         store: Path | None = None,
         quant: Quant | None = None,
         device: str = "cpu",
+        precision: str = "fp32",
         budget: Budget | None = None,
     ) -> Runtime:
         """Open a model directory in Hugging Face layout; None: the embedded reader.
 
         style: a preset's name, a JSON file or a Style; None: the one the model was trained for. encoder: "auto", "torch",
         "onnx", or a name that `glyph-rt doctor` lists. store: where exported vision graphs are looked for. quant: how the decoder's
-        weights are kept. device: where the decoder runs, "cpu" or "cuda", which nothing has proven yet. budget: what all of it may take,
-        from which, after a dry run, `limits.kv_bytes` follows.
+        weights are kept. device: where the decoder runs, "cpu" or "cuda", which nothing has proven yet. precision: what it computes in,
+        "fp32", "bf16" or "fp16". budget: what all of it may take, from which, after a dry run, `limits.kv_bytes` follows.
 
         Raises ModelError, StyleError, EncoderError, OptionError, and PlanError when the budget does not hold the model.
         """
@@ -83,7 +85,7 @@ class Runtime:
         # What the plan gives the vision wing, an encoder with device memory of its own has to do with.
         use = None if budget is None else GpuUse(workspace=vision_workspace(checkpoint.config, typesetter.style, 4))
         vision = open_encoder(checkpoint, encoder, probe_page(typesetter), store or default_store(), use)
-        language = LanguageModel(checkpoint, device, quant=quant)
+        language = LanguageModel(checkpoint, device, dtype_of(precision), quant)
         _ = checkpoint.digest  # names every document's KV; hashed now, while the files that were just read are in memory
         if vision.out_hidden != checkpoint.config.text_config.hidden_size:
             raise ModelError(

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
-from glyph_rt import Runtime, batch
+from glyph_rt import Quoting, Runtime, batch
 from glyph_rt.errors import InputError
 from glyph_rt.long import ReadingRules
+from tests.service.test_quotes import CORRECTED, ID, MISREAD, PATTERN, SAID
+from tests.service.test_quotes import TEXT as CODED
 from tests.test_cli import Run, run
 
 __all__ = ["run"]
@@ -147,11 +149,43 @@ def test_the_command_says_how_many_lines_failed_by_its_exit_code(run: Run, tmp_p
     )
     write(tmp_path, [json.dumps(GOOD[0]), BAD[0][0]])
     assert run("batch", source, out, "--encoder", "torch")[0] == 1 and len(output(out)) == 2
-    assert run("batch", source, out, "--encoder", "torch", "--window", 3)[0] == 2
+    for other in (("--window", 3), ("--quotes", "exact"), ("--kv-dtype", "int8")):
+        assert run("batch", source, out, "--encoder", "torch", *other)[0] == 2, "it would be another answer"
     assert run("batch", source, source / "out", "--encoder", "torch")[::2] == (
         1,
         f"glyph-rt: {source / 'out'} cannot be written (File exists)\n",
     )
+
+
+def test_a_line_gets_exact_quotes_if_it_or_the_batch_asks_for_them(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model with random weights, which a form makes say what a misreading one would."""
+    form = {"regex": PATTERN, "max_new_tokens": 80}
+    lines = [
+        {"id": quotes or "default", "text": CODED, "question": "Which order?", "options": form | ({"quotes": quotes} if quotes else {})}
+        for quotes in (None, "mark", "exact")
+    ]
+    source, out = (
+        write(tmp_path, [*map(json.dumps, lines), '{"text": "a", "question": "b", "options": {"quotes": "all"}}']),
+        tmp_path / "out",
+    )
+    batch.run(batch.Task(runtime, {}, quotes=Quoting.EXACT), source, out)
+    refused = output(out)
+    assert refused["mark"]["answer"] == SAID and "quotes" not in refused["mark"]
+    assert refused["default"]["error"] == refused["exact"]["error"] and refused["exact"]["error"]["type"] == "OptionError"
+    assert "options.quotes" in refused["line-4"]["error"]["message"]
+    for where in ("glyph_rt.answers.check_quoting", "glyph_rt.long.text.check_quoting"):
+        monkeypatch.setattr(where, lambda quoting, sampling: None)
+    out.unlink()
+    batch.run(batch.Task(runtime, {}, quotes=Quoting.EXACT), source, out)
+    found = output(out)
+    assert (found["default"]["answer"], found["exact"]["answer"], found["mark"]["answer"]) == (CORRECTED, CORRECTED, SAID)
+    misread = found["exact"]["quotes"][0]
+    assert (misread["kind"], misread["said"]) == ("misread", MISREAD) and SAID[misread["start"] : misread["end"]] == MISREAD
+    assert misread["places"] == [{"start": CODED.index(ID), "end": CODED.index(ID) + len(ID), "text": ID}]
+    batch.run(batch.Task(runtime, {}), source, tmp_path / "marked")
+    assert output(tmp_path / "marked")["default"]["answer"] == SAID
 
 
 @pytest.mark.slow

@@ -31,11 +31,11 @@ def test_the_answer_goes_to_standard_output_and_the_reason_to_standard_error(run
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--strategy", "half"), "no strategy 'half'; there are: auto, whole, map_reduce, retrieve_pages"),
-        (("--reduce", "vote"), "no way 'vote' to reduce; there are: evidence, notes"),
+        (("--strategy", "half"), "no strategy 'half'; choose one of: auto, whole, map_reduce, retrieve_pages"),
+        (("--reduce", "vote"), "no way to reduce 'vote'; choose one of: evidence, notes"),
         (("--window", "0"), "window must be at least 1"),
         (("--window", "1", "--strategy", "map_reduce", "--parts", "2"), "the limit is 2; raise --parts or --window, or choose --strategy"),
-        (("--server", "127.0.0.1:1", "--window", "2"), "a server reads texts whole"),
+        (("--server", "127.0.0.1:1", "--window", "2"), "--window, --parts and --reduce are the server's own"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from glyph_rt.cli.connection import Connection
 from glyph_rt.cli.figures import answer_figures
+from glyph_rt.cli.opening import Opening
 from glyph_rt.cli.progress import page_progress
 from glyph_rt.cli.quoted import print_changes, quote_figures
-from glyph_rt.errors import OptionError
-from glyph_rt.memory.limits import MIB, KVDtype, Limits, parse_size, peak_rss_bytes
+from glyph_rt.memory.limits import MIB, peak_rss_bytes
 from glyph_rt.quotes import Quoting
 from glyph_rt.texts import read_text
 
@@ -41,18 +41,13 @@ class Drawing:
     regex: str | None = None
 
     def sampling(self) -> Sampling:
-        """Raises OptionError for values out of range, and as `values`."""
-        from glyph_rt.language import JSON_SCHEMA, REGEX, Constraint, Sampling
+        """Raises OptionError for values out of range and for two forms, and as `values`."""
+        from glyph_rt.language import Sampling
 
-        values = self.values()
-        forms = {kind: values.pop(kind) for kind in (JSON_SCHEMA, REGEX)}
-        constraint = next((Constraint(kind, source) for kind, source in forms.items() if source is not None), None)
-        return Sampling(**values, constraint=constraint)
+        return Sampling.of(**self.values())
 
     def values(self) -> dict[str, Any]:
-        """The options by name, the schema as text. Raises OptionError for two forms, InputError for a file that cannot be read."""
-        if self.json_schema is not None and self.regex is not None:
-            raise OptionError("an answer has one form: give --json-schema or --regex")
+        """The options by name, the schema as text. Raises InputError for a file that cannot be read."""
         return asdict(self) | {"json_schema": None if self.json_schema is None else read_text(str(self.json_schema), MIB)}
 
 
@@ -78,19 +73,11 @@ class AskOptions:
 
     file: str
     question: str
-    model: Path | None
-    style: str | None
+    opening: Opening
     system: str
     drawing: Drawing
     quotes: Quoting
     thinking: bool
-    encoder: str
-    quant: str | None
-    kv_bytes: str
-    kv_dtype: str
-    device: str
-    cuda_graphs: bool
-    text_bytes: str
     length: Length
     as_json: bool
     stats: bool
@@ -117,35 +104,21 @@ def run(options: AskOptions) -> None:
 
 def _answer(options: AskOptions) -> None:
     """Cheap checks first: torch is not even imported for a file that cannot be read."""
-    limits = Limits(
-        kv_bytes=parse_size(options.kv_bytes),
-        kv_dtype=KVDtype.parse(options.kv_dtype),
-        cuda_graphs=options.cuda_graphs,
-        text_bytes=parse_size(options.text_bytes),
-    )
-    text = read_text(options.file, limits.text_bytes)
+    text = read_text(options.file, options.opening.limits().text_bytes)
     from glyph_rt.answers import check_quoting
-    from glyph_rt.language import Channel, Piece, Quant
+    from glyph_rt.language import Channel, Piece
     from glyph_rt.long import Choice, LongText, Strategy
-    from glyph_rt.runtime import Runtime
 
     def show(piece: Piece) -> None:
-        if piece.channel == Channel.THINKING and options.thinking:
-            print(piece.text, end="", flush=True, file=sys.stderr)
-        elif piece.channel == Channel.ANSWER and options.streams:
-            print(piece.text, end="", flush=True)
+        print_piece(options, piece.text, thought=piece.channel == Channel.THINKING)
 
     def tell(choice: Choice) -> None:
-        if strategy is Strategy.AUTO and choice.strategy is not Strategy.WHOLE and not options.as_json:
-            print(f"{choice.reason}: {choice.strategy.value}", file=sys.stderr)
+        print_choice(options, choice.strategy.value, choice.reason)
 
     sampling, strategy, rules = options.drawing.sampling(), Strategy.parse(options.length.strategy), options.length.rules()
     check_quoting(options.quotes, sampling)
     start = time.perf_counter()
-    quant = Quant.parse(options.quant)
-    with Runtime.open(
-        options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant, device=options.device
-    ) as runtime:
+    with options.opening.open() as runtime:
         load_s = time.perf_counter() - start
         with page_progress("reading") as progress, LongText(runtime, text, system=options.system, rules=rules) as subject:
             answer = subject.ask(
@@ -155,6 +128,20 @@ def _answer(options: AskOptions) -> None:
     print_answer(options, figures)
     if options.stats:
         _print_stats(figures, answer.cost)
+
+
+def print_piece(options: AskOptions, text: str, *, thought: bool) -> None:
+    """As far as it is wanted: thoughts on standard error."""
+    if thought and options.thinking:
+        print(text, end="", flush=True, file=sys.stderr)
+    elif not thought and options.streams:
+        print(text, end="", flush=True)
+
+
+def print_choice(options: AskOptions, strategy: str, reason: str) -> None:
+    """On standard error, if the choice was not the user's own and is not the plain one."""
+    if options.length.strategy == "auto" and strategy != "whole" and not options.as_json:
+        print(f"{reason}: {strategy}", file=sys.stderr)
 
 
 def print_answer(options: AskOptions, figures: dict[str, Any]) -> None:
@@ -180,15 +167,13 @@ def report(answer: LongAnswer, quotes: list[dict[str, Any]], load_s: float) -> d
         thinking=answer.thinking,
         finish_reason=answer.finish_reason,
         usage=cost.usage,
-        compression=cost.usage.compression,
-        characters=cost.usage.characters,
         read=cost.read,
         timings=cost.timings,
         first_s=cost.timings.ttft_s,
     )
     return (
-        figures
-        | answer.to_json()
+        answer.to_json()
+        | figures
         | {
             "timings": {"load_s": round(load_s, 4), **figures["timings"]},
             "memory": {"kv_bytes": cost.kv_bytes, "peak_rss_bytes": peak_rss_bytes()},

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glyph_rt.cli.ask import Length
+from glyph_rt.cli.opening import Opening
 from glyph_rt.cli.progress import question_progress
-from glyph_rt.memory.limits import Limits, parse_size
+from glyph_rt.quotes import Quoting
 
 
 @dataclass(frozen=True)
@@ -18,34 +19,30 @@ class BatchOptions:
 
     source: Path
     target: Path
-    model: Path | None
-    style: str | None
+    opening: Opening
     system: str
-    encoder: str
-    quant: str | None
-    kv_bytes: str
-    text_bytes: str
+    quotes: Quoting
     length: Length
 
 
 def run(options: BatchOptions) -> int:
     """Answer what is not answered yet. The exit code: 1 when lines of the output are errors, of this run or an earlier one."""
     from glyph_rt import batch
-    from glyph_rt.language import Quant
     from glyph_rt.long import Strategy
-    from glyph_rt.runtime import Runtime
 
-    limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes))
-    strategy, rules, quant = Strategy.parse(options.length.strategy), options.length.rules(), Quant.parse(options.quant)
-    with Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant) as runtime:
+    opening = options.opening
+    strategy, rules = Strategy.parse(options.length.strategy), options.length.rules()
+    with opening.open() as runtime:
         subject = {
             "model": runtime.checkpoint.digest,
             "style": json.dumps(runtime.style.to_json(), sort_keys=True),
-            "quant": str(options.quant),
+            "quant": str(opening.quant),
+            "kv_dtype": opening.kv_dtype,
             "system": options.system,
+            "quotes": options.quotes.value,
             "length": str(options.length),
         }
-        task = batch.Task(runtime, subject, options.system, rules, strategy)
+        task = batch.Task(runtime, subject, options.system, rules, strategy, options.quotes)
         with question_progress() as progress:
             outcome = batch.run(task, options.source, options.target, progress)
     told = f"{outcome.answered} lines answered, {outcome.failed} with an error, {outcome.earlier} of all by earlier runs"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glyph_rt.cli.opening import Opening
 from glyph_rt.cli.progress import question_progress
 from glyph_rt.errors import InputError, OptionError
-from glyph_rt.memory.limits import Limits, parse_size
 from glyph_rt.quotes import Quoting
 
 if TYPE_CHECKING:
@@ -23,17 +23,13 @@ class EvalOptions:
     """The command line of `eval`."""
 
     suite: str
-    model: Path | None
-    style: str | None
-    encoder: str
+    opening: Opening
     quotes: Quoting
     out: Path | None
     data: Path | None
     config: Path | None
     size: int | None
     lengths: str
-    kv_bytes: str
-    text_bytes: str
     failures: int
     as_json: bool
 
@@ -44,15 +40,13 @@ def run(options: EvalOptions) -> None:
         raise InputError("evaluating needs rouge; install it with: pip install 'glyph-rt[eval]'")
     from glyph_rt import evaluate
     from glyph_rt.evaluate.suites import SUITES, Options
-    from glyph_rt.runtime import Runtime
 
     if options.suite not in SUITES:
         raise OptionError(f"no suite {options.suite!r}; there are: {', '.join(SUITES)}")
     suite = SUITES[options.suite]
-    limits = Limits(kv_bytes=parse_size(options.kv_bytes), text_bytes=parse_size(options.text_bytes))
-    with Runtime.open(options.model, style=options.style, encoder=options.encoder, limits=limits) as runtime:
+    with options.opening.open() as runtime:
         lengths = _lengths(options.lengths)
-        tasks = suite.make(Options(runtime.typesetter, options.size, lengths, options.data, options.config, limits.text_bytes))
+        tasks = suite.make(Options(runtime.typesetter, options.size, lengths, options.data, options.config, runtime.limits.text_bytes))
         subject = _subject(options, runtime)
         file = None if options.out is None else options.out / "results.jsonl"
         with evaluate.Record(file, subject) as record, question_progress() as progress:
@@ -77,6 +71,7 @@ def _subject(options: EvalOptions, runtime: Runtime) -> dict[str, str]:
         "model": runtime.checkpoint.digest[:16],
         "style": json.dumps(runtime.style.to_json(), sort_keys=True),
         "encoder": runtime.encoder.name,
+        "kv_dtype": options.opening.kv_dtype,
         "quotes": options.quotes.value,
         "data": str(options.data),
         "size": str(options.size),

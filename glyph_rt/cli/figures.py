@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-COUNTED = ("prompt_tokens", "cached_tokens", "completion_tokens", "drafted_tokens", "accepted_tokens")
+COUNTED = ("characters", "prompt_tokens", "cached_tokens", "completion_tokens", "drafted_tokens", "accepted_tokens")
 
 
 def answer_figures(
@@ -14,8 +14,6 @@ def answer_figures(
     thinking: str,
     finish_reason: str | None,
     usage: Any,
-    compression: float,
-    characters: int,
     read: Any,
     timings: Any,
     first_s: float,
@@ -33,9 +31,8 @@ def answer_figures(
         "usage": {
             "text_tokens": usage.text_tokens,
             "visual_tokens": usage.visual_tokens,
-            "compression": round(compression, 3),
+            "compression": round(usage.text_tokens / usage.visual_tokens, 3),
             "pages": usage.pages,
-            "characters": characters,
             **{name: getattr(usage, name) for name in COUNTED},
         },
         "timings": {

@@ -17,18 +17,23 @@ from typer.exceptions import TyperException
 from glyph_rt.cli.bench import app as bench
 from glyph_rt.cli.connection import Connection, Credentials, with_credentials
 from glyph_rt.cli.engines import app as engines
+from glyph_rt.cli.opening import Opening
 from glyph_rt.cli.options import (
     CudaGraphsOption,
     DecoderDeviceOption,
+    EncoderOption,
+    KVBytesOption,
     KVDtypeOption,
     ModelOption,
     PartsOption,
+    PrecisionOption,
     QuantOption,
     QuotesOption,
     ReduceOption,
     ReserveOption,
     StrategyOption,
     StyleOption,
+    SystemOption,
     TextBytesOption,
     WindowOption,
 )
@@ -53,7 +58,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
     model: ModelOption = None,
     style: StyleOption = None,
-    system: Annotated[str, typer.Option(metavar="TEXT", help="What the model is told before the pages.")] = "",
+    system: SystemOption = "",
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens. Default: 512, or what the context leaves.")] = None,
     temperature: Annotated[float, typer.Option(help="0 takes the most likely token every time.")] = 0.0,
     seed: Annotated[int, typer.Option(help="With a temperature: the same seed gives the same answer.")] = 0,
@@ -71,11 +76,12 @@ def ask(
     regex: Annotated[str | None, typer.Option(metavar="PATTERN", help="The whole answer matches this pattern, in Rust's syntax.")] = None,
     quotes: QuotesOption = "mark",
     thinking: Annotated[bool, typer.Option("--thinking", help="Show on standard error what the model thinks before it answers.")] = False,
-    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
+    encoder: EncoderOption = "auto",
     quant: QuantOption = None,
-    kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
+    kv_bytes: KVBytesOption = "1GiB",
     kv_dtype: KVDtypeOption = "model",
     device: DecoderDeviceOption = "cpu",
+    precision: PrecisionOption = "fp32",
     cuda_graphs: CudaGraphsOption = False,
     text_bytes: TextBytesOption = "16MiB",
     strategy: StrategyOption = "auto",
@@ -102,19 +108,11 @@ def ask(
         AskOptions(
             file=file,
             question=question,
-            model=model,
-            style=style,
+            opening=Opening(model, style, encoder, quant, kv_bytes, kv_dtype, text_bytes, device, precision, cuda_graphs),
             system=system,
             drawing=drawing,
             quotes=Quoting.parse(quotes),
             thinking=thinking,
-            encoder=encoder,
-            quant=quant,
-            kv_bytes=kv_bytes,
-            kv_dtype=kv_dtype,
-            device=device,
-            cuda_graphs=cuda_graphs,
-            text_bytes=text_bytes,
             length=Length(strategy, window, parts, reduce),
             as_json=as_json,
             stats=stats,
@@ -132,10 +130,15 @@ def batch(
     target: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="A line with an answer or an error for each; run again to go on.")],
     model: ModelOption = None,
     style: StyleOption = None,
-    system: Annotated[str, typer.Option(metavar="TEXT", help="What the model is told before the pages.")] = "",
-    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
+    system: SystemOption = "",
+    quotes: QuotesOption = "mark",
+    encoder: EncoderOption = "auto",
     quant: QuantOption = None,
-    kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
+    kv_bytes: KVBytesOption = "1GiB",
+    kv_dtype: KVDtypeOption = "model",
+    device: DecoderDeviceOption = "cpu",
+    precision: PrecisionOption = "fp32",
+    cuda_graphs: CudaGraphsOption = False,
     text_bytes: TextBytesOption = "16MiB",
     strategy: StrategyOption = "auto",
     window: WindowOption = None,
@@ -145,9 +148,10 @@ def batch(
     """Answer the questions of IN.jsonl into OUT.jsonl, each once, whatever interrupts it. Exit code 1: some lines are errors."""
     from glyph_rt.cli.ask import Length
     from glyph_rt.cli.batch import BatchOptions, run
+    from glyph_rt.quotes import Quoting
 
-    length = Length(strategy, window, parts, reduce)
-    return run(BatchOptions(source, target, model, style, system, encoder, quant, kv_bytes, text_bytes, length))
+    opening = Opening(model, style, encoder, quant, kv_bytes, kv_dtype, text_bytes, device, precision, cuda_graphs)
+    return run(BatchOptions(source, target, opening, system, Quoting.parse(quotes), Length(strategy, window, parts, reduce)))
 
 
 @app.command()
@@ -172,15 +176,16 @@ def serve(
     ] = "127.0.0.1:50051",
     model: ModelOption = None,
     style: StyleOption = None,
-    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch or onnx.")] = "auto",
+    encoder: EncoderOption = "auto",
     quant: QuantOption = None,
     budget: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Memory for everything; --kv-bytes then follows from a dry run at start.")
     ] = None,
     reserve: ReserveOption = "1GiB",
-    kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values of all documents and answers.")] = "1GiB",
+    kv_bytes: KVBytesOption = "1GiB",
     kv_dtype: KVDtypeOption = "model",
     device: DecoderDeviceOption = "cpu",
+    precision: PrecisionOption = "fp32",
     cuda_graphs: CudaGraphsOption = False,
     text_bytes: TextBytesOption = "16MiB",
     pages: Annotated[int | None, typer.Option(help="Most pages of one text. Default: what the model's context holds.")] = None,
@@ -189,6 +194,11 @@ def serve(
     tenant_documents: Annotated[int | None, typer.Option(help="Of the documents, one tenant's. Default: all.")] = None,
     tenant_streams: Annotated[int | None, typer.Option(help="Of the readings and answers, one tenant's. Default: all.")] = None,
     upload_bytes: Annotated[str, typer.Option(metavar="SIZE", help="All texts being uploaded or read together.")] = "64MiB",
+    long_bytes: Annotated[
+        str, typer.Option(metavar="SIZE", help="All texts together that are read by a strategy other than whole; indexing takes more.")
+    ] = "4MiB",
+    parts: PartsOption = 64,
+    window: WindowOption = None,
     open_text_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Texts of all documents together, with their layouts.")] = "256MiB",
     deadline: Annotated[float, typer.Option(help="Longest call, in seconds.")] = 600.0,
     idle: Annotated[float, typer.Option(help="Seconds without a question after which a document is forgotten.")] = 3600.0,
@@ -219,23 +229,18 @@ def serve(
     run(
         ServeOptions(
             address=address,
-            model=model,
-            style=style,
-            encoder=encoder,
-            quant=quant,
+            opening=Opening(model, style, encoder, quant, kv_bytes, kv_dtype, text_bytes, device, precision, cuda_graphs),
             budget=budget,
             reserve=reserve,
-            kv_bytes=kv_bytes,
-            kv_dtype=kv_dtype,
-            device=device,
-            cuda_graphs=cuda_graphs,
-            text_bytes=text_bytes,
             pages=pages,
             documents=documents,
             streams=streams,
             tenant_documents=tenant_documents,
             tenant_streams=tenant_streams,
             upload_bytes=upload_bytes,
+            long_bytes=long_bytes,
+            parts=parts,
+            window=window,
             open_text_bytes=open_text_bytes,
             deadline=deadline,
             idle=idle,
@@ -273,7 +278,7 @@ def plan(
     budget: Annotated[str, typer.Option(metavar="SIZE", help="Memory to plan: of this process on a CPU, of the GPU on one.")],
     model: ModelOption = None,
     style: StyleOption = None,
-    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
+    encoder: EncoderOption = "auto",
     quant: QuantOption = None,
     kv_dtype: KVDtypeOption = "model",
     reserve: ReserveOption = "1GiB",
@@ -281,15 +286,18 @@ def plan(
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Open the model and run its worst case, or estimate from config.json alone.")
     ] = True,
-    device: Annotated[str, typer.Option(help="With --no-measure: cpu or cuda.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="With --no-measure: fp32, bf16 or fp16.")] = "fp32",
+    device: DecoderDeviceOption = "cpu",
+    precision: PrecisionOption = "fp32",
     cuda_graphs: CudaGraphsOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say how a memory budget is spent, and how many pages and documents it leaves room for."""
     from glyph_rt.cli.plan import PlanOptions, run
 
-    run(PlanOptions(budget, model, style, encoder, quant, kv_dtype, reserve, text_bytes, measure, device, precision, cuda_graphs, as_json))
+    opening = Opening(
+        model, style, encoder, quant, kv_dtype=kv_dtype, text_bytes=text_bytes, device=device, precision=precision, cuda_graphs=cuda_graphs
+    )
+    run(PlanOptions(budget, opening, reserve, measure, as_json))
 
 
 DeviceOption = Annotated[

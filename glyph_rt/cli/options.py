@@ -16,11 +16,16 @@ StyleOption = Annotated[
         "--style", metavar="NAME|FILE", help="Page style: a preset, theme or mode, joined by +, or a JSON file. Default: the model's own."
     ),
 ]
+EncoderOption = Annotated[str, typer.Option("--encoder", help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")]
+SystemOption = Annotated[str, typer.Option("--system", metavar="TEXT", help="What the model is told before the pages.")]
 QuantOption = Annotated[
     str | None, typer.Option("--quant", metavar="int8|int4", help="Keep the decoder's weights smaller; costs some quality.")
 ]
 QuotesOption = Annotated[
     str, typer.Option("--quotes", metavar="mark|exact", help="Exact: misread quotes of the document get its own characters.")
+]
+KVBytesOption = Annotated[
+    str, typer.Option("--kv-bytes", metavar="SIZE", help="Memory for keys and values of all documents and answers together.")
 ]
 KVDtypeOption = Annotated[
     str,
@@ -28,6 +33,9 @@ KVDtypeOption = Annotated[
 ]
 DecoderDeviceOption = Annotated[
     str, typer.Option("--device", metavar="cpu|cuda", help="Where the decoder runs. It has not been proven on a GPU yet.")
+]
+PrecisionOption = Annotated[
+    str, typer.Option("--precision", metavar="fp32|bf16|fp16", help="What the decoder computes in; half of fp32 takes half the memory.")
 ]
 CudaGraphsOption = Annotated[
     bool,

@@ -18,23 +18,28 @@ SIDES = ("left", "top", "right", "bottom")
 
 def quote_figures(quotes: Iterable[Quote], layout: Layout) -> list[dict[str, Any]]:
     """Of the runtime's quotes, in a document laid out like this."""
-
-    def boxes(start: int, end: int) -> list[dict[str, int]]:
-        return [{"page": line.page, **{side: getattr(line.box, side) for side in SIDES}} for line in layout.find_all(start, end)]
-
-    return [
-        _figures(q.kind.value, q.start, q.end, q.said, [_place(p.start, p.end, layout.text, boxes(p.start, p.end)) for p in q.places])
-        for q in quotes
-    ]
+    figures = [quote.to_json(layout.text) for quote in quotes]
+    for place in (place for figure in figures for place in figure["places"]):
+        lines = layout.find_all(place["start"], place["end"])
+        place["boxes"] = [{"page": line.page, **{side: getattr(line.box, side) for side in SIDES}} for line in lines]
+    return figures
 
 
 def citation_figures(citations: Iterable[answers_pb2.Citation], said: str, text: str) -> list[dict[str, Any]]:
     """The same of a server's citations, of an answer in the model's own words about `text`: one by one they are places of quotes."""
     found = []
     for (start, end, kind), places in groupby(citations, lambda c: (c.answer_start, c.answer_end, c.kind)):
-        told = [_place(c.start, c.end, text, [{name: getattr(box, name) for name in ("page", *SIDES)} for box in c.boxes]) for c in places]
+        told = [
+            {
+                "start": c.start,
+                "end": c.end,
+                "text": text[c.start : c.end],
+                "boxes": [{name: getattr(box, name) for name in ("page", *SIDES)} for box in c.boxes],
+            }
+            for c in places
+        ]
         name = answers_pb2.CitationKind.Name(kind).removeprefix("CITATION_KIND_").lower()
-        found.append(_figures(name, start, end, said[start:end], told))
+        found.append({"kind": name, "start": start, "end": end, "said": said[start:end], "places": told})
     return found
 
 
@@ -46,14 +51,6 @@ def print_changes(figures: Sequence[dict[str, Any]]) -> None:
             print(f"misread: the model wrote {quote['said']!r}, the document says {told[0]}", file=sys.stderr)
         elif quote["kind"] == QuoteKind.AMBIGUOUS:
             print(f"left as it is: the model wrote {quote['said']!r}, the document says {' and '.join(told)}", file=sys.stderr)
-
-
-def _figures(kind: str, start: int, end: int, said: str, places: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"kind": kind, "start": start, "end": end, "said": said, "places": places}
-
-
-def _place(start: int, end: int, text: str, boxes: list[dict[str, int]]) -> dict[str, Any]:
-    return {"start": start, "end": end, "text": text[start:end], "boxes": boxes}
 
 
 def _where(place: dict[str, Any]) -> str:

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from glyph_rt.cli.options import KVDtypeOption, ModelOption, QuotesOption, StyleOption, TextBytesOption
+from glyph_rt.cli.opening import Opening
+from glyph_rt.cli.options import (
+    DecoderDeviceOption,
+    EncoderOption,
+    KVBytesOption,
+    KVDtypeOption,
+    ModelOption,
+    PrecisionOption,
+    QuotesOption,
+    StyleOption,
+    TextBytesOption,
+)
 
 app = typer.Typer()
 
@@ -17,7 +28,7 @@ def evaluate(
     suite: Annotated[str, typer.Option(help="reader, ocr, needle, ruler, longbench or mrcr.")] = "reader",
     model: ModelOption = None,
     style: StyleOption = None,
-    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
+    encoder: EncoderOption = "auto",
     quotes: QuotesOption = "mark",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Keep every answer, the figures and the plots there; run again to resume.")
@@ -26,8 +37,10 @@ def evaluate(
     config: Annotated[Path | None, typer.Option(metavar="DIR", help="LongBench's folder with dataset2prompt.json.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Questions of a task, or of a grid's cell. Default: the suite's own.")] = None,
     lengths: Annotated[str, typer.Option(metavar="N,N,..", help="Characters of made-up texts (needle, ruler).")] = "500,1000,2000,4000",
-    kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
+    kv_bytes: KVBytesOption = "1GiB",
     kv_dtype: KVDtypeOption = "model",
+    device: DecoderDeviceOption = "cpu",
+    precision: PrecisionOption = "fp32",
     text_bytes: TextBytesOption = "16MiB",
     failures: Annotated[int, typer.Option(help="Print so many answers that are not right, on standard error.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -36,8 +49,8 @@ def evaluate(
     from glyph_rt.cli.eval import EvalOptions, run
     from glyph_rt.quotes import Quoting
 
-    exact = Quoting.parse(quotes)
-    run(EvalOptions(suite, model, style, encoder, exact, out, data, config, size, lengths, kv_bytes, text_bytes, failures, as_json))
+    opening = Opening(model, style, encoder, None, kv_bytes, kv_dtype, text_bytes, device, precision)
+    run(EvalOptions(suite, opening, Quoting.parse(quotes), out, data, config, size, lengths, failures, as_json))
 
 
 @app.command()
@@ -64,8 +77,8 @@ def tune(
     ] = None,
     critic_model: Annotated[str | None, typer.Option(metavar="NAME", help="The critic's name at that endpoint.")] = None,
     critic_key_env: Annotated[str | None, typer.Option(metavar="VARIABLE", help="Environment variable that holds its key.")] = None,
-    encoder: Annotated[str, typer.Option(help="Vision encoder: auto, torch, onnx, tensorrt, or a name that doctor lists.")] = "auto",
-    kv_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Memory for keys and values.")] = "1GiB",
+    encoder: EncoderOption = "auto",
+    kv_bytes: KVBytesOption = "1GiB",
     as_json: Annotated[bool, typer.Option("--json", help="Print front.json instead of the table.")] = False,
 ) -> None:
     """Search page styles for what reads more accurately, in fewer visual tokens, or faster. Needs the `tune` extra."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glyph_rt.cli.opening import Opening
 from glyph_rt.errors import OptionError
-from glyph_rt.memory.limits import KVDtype, Limits, parse_size
+from glyph_rt.memory.limits import parse_size
 from glyph_rt.memory.plan import Budget
 from glyph_rt.service.address import Address
 from glyph_rt.service.limits import ServiceLimits
@@ -26,23 +27,18 @@ class ServeOptions:
     """The command line of `serve`; times are seconds."""
 
     address: str
-    model: Path | None
-    style: str | None
-    encoder: str
-    quant: str | None
+    opening: Opening
     budget: str | None
     reserve: str
-    kv_bytes: str
-    kv_dtype: str
-    device: str
-    cuda_graphs: bool
-    text_bytes: str
     pages: int | None
     documents: int
     streams: int
     tenant_documents: int | None
     tenant_streams: int | None
     upload_bytes: str
+    long_bytes: str
+    parts: int
+    window: int | None
     open_text_bytes: str
     deadline: float
     idle: float
@@ -68,6 +64,9 @@ def run(options: ServeOptions) -> None:
         tenant_documents=options.tenant_documents,
         tenant_streams=options.tenant_streams,
         upload_bytes=parse_size(options.upload_bytes),
+        long_bytes=parse_size(options.long_bytes),
+        parts=options.parts,
+        window=options.window,
         deadline_s=options.deadline,
         idle_s=options.idle,
         drain_s=options.drain,
@@ -82,31 +81,14 @@ def run(options: ServeOptions) -> None:
         check_metrics(metrics)
     # Whether a page was drawn or encoded before can be told by the time it takes, so tenants share neither. (KV is kept by tenant.)
     kept = {"page_bytes": 0, "encoded_bytes": 0} if security.identifies else {}
-    limits = Limits(
-        kv_bytes=parse_size(options.kv_bytes),
-        kv_dtype=KVDtype.parse(options.kv_dtype),
-        cuda_graphs=options.cuda_graphs,
-        text_bytes=parse_size(options.text_bytes),
-        open_text_bytes=parse_size(options.open_text_bytes),
-        pages=options.pages,
-        **kept,
-    )
+    limits = options.opening.limits(open_text_bytes=parse_size(options.open_text_bytes), pages=options.pages, **kept)
     own.check_against(limits)
     budget = None if options.budget is None else Budget(parse_size(options.budget), parse_size(options.reserve))
     logs.configure(start, as_json=options.log_json)
     if missing := security.missing(address):
         logs.LOG.warning("serving other machines without %s", missing)
 
-    def open_runtime() -> Runtime:
-        from glyph_rt.language import Quant
-        from glyph_rt.runtime import Runtime
-
-        quant = Quant.parse(options.quant)
-        return Runtime.open(
-            options.model, style=options.style, encoder=options.encoder, limits=limits, quant=quant, device=options.device, budget=budget
-        )
-
-    asyncio.run(_serve(address, own, security, options, metrics, open_runtime))
+    asyncio.run(_serve(address, own, security, options, metrics, lambda: options.opening.open(limits, budget)))
 
 
 async def _serve(

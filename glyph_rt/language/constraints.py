@@ -49,6 +49,15 @@ class Constraint:
         if self.kind == JSON_SCHEMA and not isinstance(self._parsed(), dict):
             _refuse("a JSON schema must be a JSON object")
 
+    @classmethod
+    def of(cls, json_schema: str | None, regex: str | None) -> Constraint | None:
+        """The form that options ask for; None if they ask for none. Raises OptionError for two."""
+        if json_schema is not None and regex is not None:
+            _refuse("an answer has one form: a JSON schema or a regular expression")
+        if regex is not None:
+            return cls(REGEX, regex)
+        return None if json_schema is None else cls(JSON_SCHEMA, json_schema)
+
     def grammar(self) -> str:
         """For llguidance."""
         if self.kind == REGEX:

@@ -17,6 +17,7 @@ from glyph_rt.language.segments import KVShape
 
 TEXT_PREFIX = "model.language_model."
 HEAD = "lm_head."
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class LanguageModel:
@@ -73,6 +74,13 @@ class LanguageModel:
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [n, hidden] to fp32 logits [n, vocabulary]."""
         return nn.functional.linear(hidden, self._head).float()
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Raises OptionError for what is none."""
+    if precision not in DTYPES:
+        raise OptionError(f"no precision {precision!r}; choose one of: {', '.join(DTYPES)}")
+    return DTYPES[precision]
 
 
 def _check_device(device: str) -> None:

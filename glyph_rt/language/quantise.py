@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glyph_rt.errors import ModelError, OptionError
+from glyph_rt.errors import ModelError
+from glyph_rt.named import by_name
 
 GROUP = 32  # inputs that share an int4 scale and zero
 FEW_ROWS = 16  # beyond, one product with int8 weights unpacked is cheaper than the packed kernel; int4 stays packed, 1.8 times bf16's time
@@ -29,12 +30,7 @@ class Quant(Enum):
     @classmethod
     def parse(cls, text: str | None) -> Quant | None:
         """ "int8", "int4", or None for weights as they are. Raises OptionError."""
-        if text is None:
-            return None
-        try:
-            return cls(text)
-        except ValueError:
-            raise OptionError(f"no quantisation {text!r}; choose one of: {', '.join(q.value for q in cls)}") from None
+        return None if text is None else by_name(cls, text, "quantisation")
 
 
 def quantised_bytes(shape: Sequence[int], quant: Quant) -> int:

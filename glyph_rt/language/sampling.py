@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -40,6 +40,14 @@ class Sampling:
     repetition_penalty: float = 1.0  # above 1: tokens of prompt and answer become less likely (CTRL, arXiv:1909.05858)
     stop: tuple[str, ...] = ()  # the answer ends before the first of these; no part of it is given out
     constraint: Constraint | None = None  # the form that the answer must have
+
+    @classmethod
+    def of(cls, *, json_schema: str | None = None, regex: str | None = None, **others: Any) -> Sampling:
+        """From options as command lines, lines of a batch and requests have them: by name, and the constraint's two kinds apart.
+
+        Raises OptionError for both kinds, too.
+        """
+        return cls(**others, constraint=Constraint.of(json_schema, regex))
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:

@@ -85,9 +85,9 @@ class PartAnswer:
 class LongAnswer:
     """An answer, how it was come by, and where the whole text says so.
 
-    said: as the model wrote it. quoting: what becomes of quotes that it misread. citations: places that say the answer word for word;
-    where there is none, since it was put in other words, the places of the parts' answers that it was made from. reduced_by: how one
-    answer was made of several; empty when there was one.
+    said: as the model wrote it. quoting: what becomes of quotes that it misread. pages, pages_read: of the whole text, and how many
+    different ones of these were read. citations: places that say the answer word for word; where there is none, since it was put in other
+    words, the places of the parts' answers that it was made from. reduced_by: how one answer was made of several; empty when there was one.
     """
 
     question: str
@@ -96,6 +96,8 @@ class LongAnswer:
     thinking: str
     finish_reason: str
     choice: Choice
+    pages: int
+    pages_read: int
     reduced_by: str
     citations: tuple[Citation, ...]
     parts: tuple[PartAnswer, ...]
@@ -112,17 +114,27 @@ class LongAnswer:
         return locate(self.parts[0].excerpt.whole, self.said, [self.question])
 
     def to_json(self) -> dict[str, Any]:
-        """What was answered, how the text was read for it, and where it says so. No times: see `cost`."""
+        """What was answered, how the text was read for it, and where it says so; with exact quotes, also these, as the model wrote them.
+        No times: see `cost`.
+        """
         parts = [
             {"pages": part.pages, "answer": part.text, "finish_reason": part.finish_reason, "found": part.found} for part in self.parts
         ]
-        reading: dict[str, Any] = {"strategy": self.choice.strategy.value, "reason": self.choice.reason}
+        reading: dict[str, Any] = {
+            "strategy": self.choice.strategy.value,
+            "reason": self.choice.reason,
+            "pages": self.pages,
+            "pages_read": self.pages_read,
+        }
         if self.reduced_by:
             reading |= {"reduced_by": self.reduced_by, "parts": parts}
-        return {
+        told: dict[str, Any] = {
             "answer": self.text,
             "thinking": self.thinking,
             "finish_reason": self.finish_reason,
             "reading": reading,
             "citations": [asdict(citation) for citation in self.citations],
         }
+        if self.quoting == Quoting.EXACT:
+            told["quotes"] = [quote.to_json(self.parts[0].excerpt.whole) for quote in self.quotes]
+        return told

@@ -26,10 +26,10 @@ class Asking:
     emit: Emit | None = None
 
 
-def put(document: Document, askings: Mapping[Key, Asking], tick: Callable[[], None]) -> Iterator[tuple[Key, Answer | GlyphError]]:
+def put(document: Document, askings: Mapping[Key, Asking], watch: Watch) -> Iterator[tuple[Key, Answer | GlyphError]]:
     """Ask questions of a document: each with its answer, which has ended, or with what is wrong with it.
 
-    tick: called at every token. What it or `emit` raises closes all answers.
+    watch: told of every token, and of places in the queue for KV memory. What it or `emit` raises closes all answers.
     """
     waiting = deque(askings.items())
     running: deque[tuple[Key, Answer]] = deque()
@@ -38,7 +38,7 @@ def put(document: Document, askings: Mapping[Key, Asking], tick: Callable[[], No
             while waiting and len(running) < TOGETHER and (not running or _is_room(document, running[-1][1])):
                 key, asking = waiting[0]
                 try:
-                    running.append((key, document.ask(asking.question, asking.sampling)))
+                    running.append((key, document.ask(asking.question, asking.sampling, on_wait=watch.wait)))
                 except BusyError as error:
                     if running:  # these will give room
                         break
@@ -49,7 +49,7 @@ def put(document: Document, askings: Mapping[Key, Asking], tick: Callable[[], No
             if running:
                 key, answer = running[0]
                 try:
-                    _run(answer, askings[key].emit, tick)
+                    _run(answer, askings[key].emit, watch)
                     yield key, answer
                 except GlyphError as error:
                     yield key, error
@@ -59,9 +59,9 @@ def put(document: Document, askings: Mapping[Key, Asking], tick: Callable[[], No
             answer.close()
 
 
-def _run(answer: Answer, emit: Emit | None, tick: Callable[[], None]) -> None:
+def _run(answer: Answer, emit: Emit | None, watch: Watch) -> None:
     for pieces in answer.steps():
-        tick()
+        watch.tick()
         if emit is not None:
             for piece in pieces:
                 emit(piece)
@@ -81,9 +81,17 @@ class Watch:
         self._last = Progress("read", done, total)
 
     def __call__(self, progress: Progress) -> None:
+        if progress.stage == "wait":
+            self.wait(progress.total)
+            return
         if progress.stage == "read":
             self._last = Progress("read", self._before + progress.done, self._total)
         self.tick()
+
+    def wait(self, place: int) -> None:
+        """Tell a place in the queue for KV memory, from 1."""
+        if self._progress is not None:
+            self._progress(Progress("wait", 0, place))
 
     def tick(self) -> None:
         """Tell it again: whoever wants to stop gets to."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import bm25s
 import numpy as np
@@ -42,15 +42,20 @@ def question_terms(question: str) -> list[str]:
 
 
 class PageIndex:
-    """The terms of every page of a text."""
+    """The terms of every page of a text. tick: called for every page; what it raises stops the indexing."""
 
-    def __init__(self, pages: PageMap) -> None:
+    def __init__(self, pages: PageMap, tick: Callable[[], None] = lambda: None) -> None:
         self.pages = len(pages)
-        by_page = [terms(pages.text[span.start : span.end]) for span in (pages.span(n, n + 1) for n in range(len(pages)))]
+        vocabulary: dict[str, int] = {}
+        by_page = _Ticking(tick)
+        for number in range(len(pages)):
+            tick()
+            span = pages.span(number, number + 1)
+            by_page.append([vocabulary.setdefault(term, len(vocabulary)) for term in terms(pages.text[span.start : span.end])])
         self._bm25 = None
-        if any(by_page):  # bm25s cannot index nothing
+        if vocabulary:  # bm25s cannot index nothing
             self._bm25 = bm25s.BM25()  # as Lucene has it: k1 = 1.5, b = 0.75
-            self._bm25.index(by_page, show_progress=False)
+            self._bm25.index((by_page, vocabulary), show_progress=False)
 
     def pages_with(self, term: str) -> int:
         """How many pages hold a term."""
@@ -77,6 +82,19 @@ class PageIndex:
         scores = self.scores(asked)
         order = np.argsort(-scores, kind="stable")
         return [int(page) for page in order[: int((scores >= max(RELEVANT * scores.max(), 1e-9)).sum())]]
+
+
+class _Ticking(list[list[int]]):
+    """Calls `tick` before each of its items, whoever goes through them: bm25s takes seconds for long texts."""
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        super().__init__()
+        self._tick = tick
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for item in super().__iter__():
+            self._tick()
+            yield item
 
 
 def _singular(word: str) -> str:

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-from glyph_rt.errors import OptionError
 from glyph_rt.long.answer import PartAnswer
 from glyph_rt.long.index import PageIndex, terms
+from glyph_rt.named import by_name
 
 NEAR = 200  # code points to each side of a place in which the question's words speak for it
 ABSENT = "not in the document"
@@ -39,10 +39,7 @@ class Reduce(Enum):
     @classmethod
     def parse(cls, name: str) -> Reduce:
         """Raises OptionError for a name that is none."""
-        try:
-            return cls(name)
-        except ValueError:
-            raise OptionError(f"no way {name!r} to reduce; there are: {', '.join(way.value for way in cls)}") from None
+        return by_name(cls, name, "way to reduce")
 
 
 def is_absent(answer: str) -> bool:

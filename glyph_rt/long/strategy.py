@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from glyph_rt.errors import LimitError, OptionError
+from glyph_rt.answers import DEFAULT_NEW_TOKENS
+from glyph_rt.errors import LimitError
 from glyph_rt.long.index import PageIndex, question_terms
+from glyph_rt.memory.limits import MIB
+from glyph_rt.named import by_name
 
 if TYPE_CHECKING:
     from glyph_rt.language import Sampling
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from glyph_rt.runtime import Runtime
     from glyph_rt.typeset import Measure
 
-ANSWER_ROOM = 512  # tokens kept free for an answer of no stated length; of a short context, 1/16
+ANSWER_SHARE = 16  # of the context, 1 / so much is kept free for an answer of no stated length, and no more than its default
 # Questions whose answer lies in no few pages, however rare their words are.
 _ABOUT_ALL = re.compile(
     r"\b(summar\w*|overview|outline|how many|how often|count|list (all|every|each|the)|all|every|each|overall|in total|altogether"
@@ -38,11 +41,7 @@ class Strategy(Enum):
     @classmethod
     def parse(cls, name: str) -> Strategy:
         """Raises OptionError for a name that is none."""
-        try:
-            return cls(name)
-        except ValueError:
-            told = f"no strategy {name!r}; there are: {', '.join(strategy.value for strategy in cls)}"
-            raise OptionError(told, public=told, field="strategy") from None
+        return by_name(cls, name, "strategy", "strategy")
 
 
 @dataclass(frozen=True)
@@ -68,17 +67,22 @@ class Window:
 
     @classmethod
     def of(cls, runtime: Runtime, system: str, question: str, sampling: Sampling, most: int | None) -> Window:
-        """Of a runtime that nobody else uses. Raises LimitError when it holds no page beside the question and its answer."""
+        """Of all that a runtime has, be it in use or not. Raises LimitError when that holds no page beside the question and its answer."""
         template = runtime.template.with_system(system) if system else runtime.template
-        context = runtime.model.context
-        answer = sampling.max_new_tokens or min(ANSWER_ROOM, context // 16)
-        held = min(context, runtime.arena.budget // runtime.model.kv_shape.bytes_per_token)
-        tokens = held - len(template.question(question, 0).tokens) - answer
+        context, budget = runtime.model.context, runtime.arena.budget
+        asked = len(template.question(question, 0).tokens)
+        answer = sampling.max_new_tokens or min(DEFAULT_NEW_TOKENS, context // ANSWER_SHARE)
+        turn = asked + (sampling.max_new_tokens or DEFAULT_NEW_TOKENS)  # what its KV is reserved for
+        by_budget = (budget - turn * runtime.model.kv_shape.bytes_per_token) // runtime.kv_shape.bytes_per_token
+        tokens = min(context - asked - answer, by_budget)
         limits = [limit for limit in (most, runtime.limits.pages) if limit is not None]
         one, two = (template.document_tokens(n, n * runtime.style.visual_tokens) for n in (1, 2))
         pages = min([(tokens - one) // (two - one) + 1, *limits])
         if pages < 1:
-            told = "the question and its answer leave no room for a page in the model's context or the KV budget"
+            told = (
+                f"the question ({asked:,} tokens) and its answer (up to {answer:,}) leave no room for a page of the text ({one:,}) in the "
+                f"model's context ({context:,}) or the KV budget ({budget / MIB:,.1f} MiB)"
+            )
             raise LimitError(f"{told}; ask more briefly, lower --max-new-tokens or raise --kv-bytes", public=told, field="question")
         return cls(tokens, min(limits, default=None), pages, template.document_tokens)
 

@@ -14,6 +14,7 @@ from glyph_rt.language import Channel, Piece, Sampling
 from glyph_rt.long.answer import Citation, Cost, LongAnswer, PartAnswer
 from glyph_rt.long.asking import Asking, Emit, Watch, put
 from glyph_rt.long.excerpts import Excerpt, PageMap, cut
+from glyph_rt.long.in_turn import InTurn, at_once
 from glyph_rt.long.index import PageIndex, question_terms
 from glyph_rt.long.reduce import NOTES_QUESTION, PART_QUESTION, Reduce, agreed, by_evidence, is_absent, notes, support
 from glyph_rt.long.strategy import Choice, Strategy, Window, choose
@@ -79,9 +80,18 @@ class LongText:
     Raises LimitError and InputError as `Runtime.read` does.
     """
 
-    def __init__(self, runtime: Runtime, text: str, *, system: str = "", tenant: str = "", rules: ReadingRules = ReadingRules()) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        text: str,
+        *,
+        system: str = "",
+        tenant: str = "",
+        rules: ReadingRules = ReadingRules(),
+        in_turn: InTurn = at_once,
+    ) -> None:
         runtime.admit_text(text)
-        self.runtime, self.text, self.system, self.tenant, self.rules = runtime, text, system, tenant, rules
+        self.runtime, self.text, self.system, self.tenant, self.rules, self._in_turn = runtime, text, system, tenant, rules, in_turn
         copies = runtime.checkpoint.trained_style is not None
         self._reduce = rules.reduce or (Reduce.EVIDENCE if copies else Reduce.NOTES)
         self._pages: PageMap | None = None
@@ -101,9 +111,10 @@ class LongText:
     ) -> LongAnswer:
         """Read what the strategy wants of the text, and answer.
 
-        quotes: as in `Document.ask`. chosen: told how the text will be read, and why, before it is. progress: of the layout, and of all
-        pages that will be read; told again at every token, too. What it raises stops the work. emit: given the pieces of the answer, as
-        they come where the strategy lets them.
+        quotes: as in `Document.ask`. chosen: told how the text will be read, and why, before it is. progress: of the layout, of all
+        pages that will be read, and of places in the queue for KV memory, where every reading and every answer waits its turn; told again
+        at every token, too. What it raises stops the work. emit: given the pieces of the answer, as they come where the strategy lets
+        them.
 
         Raises what `Runtime.read` and `Document.ask` raise; LimitError for too many parts; InputError when pages are to be chosen for a
         question that shares no word with the text.
@@ -133,7 +144,7 @@ class LongText:
     @property
     def layout(self) -> Layout:
         """Of the whole text; laid out at every call unless the text was read whole."""
-        return self._whole.layout if self._whole is not None else self.runtime.typesetter.layout(self.text)
+        return self._whole.layout if self._whole is not None else self._in_turn(lambda: self.runtime.typesetter.layout(self.text))
 
     def close(self) -> None:
         """Give the memory back."""
@@ -160,12 +171,13 @@ class LongText:
         """Raises what is wrong with the inquiry, as far as that can be told before anything is read."""
         check_question(inquiry.question)
         check_quoting(inquiry.quotes, inquiry.sampling)
-        window = Window.of(self.runtime, self.system, inquiry.question, inquiry.sampling, self.rules.window)
+        asked = self._part_asking(inquiry).question  # the longest form that it is put in
+        window = Window.of(self.runtime, self.system, asked, inquiry.sampling, self.rules.window)
         if inquiry.sampling.constraint is not None:
             self.runtime.template.grammars.guide(inquiry.sampling.constraint)
         if inquiry.strategy is not Strategy.AUTO:
             return _Plan(inquiry, Choice(inquiry.strategy, "as asked"), window, emit)
-        return _Plan(inquiry, choose(inquiry.question, self._page_map(progress), window, self._page_index), window, emit)
+        return _Plan(inquiry, choose(inquiry.question, self._page_map(progress), window, lambda: self._page_index(progress)), window, emit)
 
     def _page_map(self, progress: ProgressCallback | None = None) -> PageMap:
         if self._pages is None:
@@ -174,12 +186,13 @@ class LongText:
                 if progress is not None:
                     progress(Progress("layout", so_far.characters, len(self.text)))
 
-            self._pages = PageMap.of(self.runtime.typesetter.layout(self.text, advance))
+            self._pages = self._in_turn(lambda: PageMap.of(self.runtime.typesetter.layout(self.text, advance)))
         return self._pages
 
-    def _page_index(self) -> PageIndex:
+    def _page_index(self, progress: ProgressCallback | None) -> PageIndex:
         if self._index is None:
-            self._index = PageIndex(self._page_map())
+            pages, laid_out = self._page_map(progress), Progress("layout", len(self.text), len(self.text))
+            self._index = self._in_turn(lambda: PageIndex(pages, lambda: None if progress is None else progress(laid_out)))
         return self._index
 
     # -- whole, and the best pages
@@ -208,7 +221,7 @@ class LongText:
 
     def _best_pages(self, plan: _Plan, progress: ProgressCallback | None) -> Excerpt:
         pages = self._page_map(progress)
-        best = self._page_index().best(question_terms(plan.inquiry.question))[: plan.window.pages]
+        best = self._page_index(progress).best(question_terms(plan.inquiry.question))[: plan.window.pages]
         if not best:
             told = "no page holds a word of the question"
             raise InputError(f"{told}; ask in the text's own words, or choose --strategy map_reduce", public=told, field="question")
@@ -221,7 +234,7 @@ class LongText:
     ) -> Iterator[tuple[int, Outcome]]:
         """Answers from one reading, which is all that is read for them."""
         watch = Watch(progress, document.measure.pages, document.measure.pages)
-        for number, got in put(document, {number: plan.asking() for number, plan in plans.items()}, watch.tick):
+        for number, got in put(document, {number: plan.asking() for number, plan in plans.items()}, watch):
             if isinstance(got, GlyphError):
                 yield number, got
             else:
@@ -234,7 +247,7 @@ class LongText:
         for alike in _alike(plans):
             window = min((plan.window for plan in alike.values()), key=lambda window: window.tokens)
             try:
-                parts = cut(self._page_map(progress), window.pages, self._holder(window), self.rules.parts)
+                parts = self._cut(self._page_map(progress), window)
             except GlyphError as error:
                 yield from dict.fromkeys(alike, error).items()
             else:
@@ -251,7 +264,7 @@ class LongText:
             watch = Watch(progress, sum(sizes[:number]), sum(sizes))
             try:
                 with self._read(part.text, watch) as document:
-                    got = dict(put(document, askings, watch.tick))
+                    got = dict(put(document, askings, watch))
                     for n in list(answers):
                         if isinstance(answer := got[n], GlyphError):
                             del answers[n]
@@ -278,7 +291,7 @@ class LongText:
         if self._reduce is Reduce.NOTES and not (free and (not found or agreed(found))):
             return self._from_notes(plan, found or parts, parts, progress)
         asked = question_terms(plan.inquiry.question)
-        chosen = by_evidence(found or parts, lambda part: support(part, asked, self._page_index()))
+        chosen = by_evidence(found or parts, lambda part: support(part, asked, self._page_index(progress)))
         if plan.emit is not None and chosen.text:
             plan.emit(Piece(Channel.ANSWER, chosen.text))
         if not found:
@@ -298,7 +311,7 @@ class LongText:
             fits = window.holds(self.runtime.measure(told))
             if not fits and 2 * len(told) > len(self.text):
                 raise LimitError("the parts' answers are as long as the text; lower --max-new-tokens", field="sampling.max_new_tokens")
-            with LongText(self.runtime, told, system=self.system, tenant=self.tenant, rules=self.rules) as text:
+            with LongText(self.runtime, told, system=self.system, tenant=self.tenant, rules=self.rules, in_turn=self._in_turn) as text:
                 strategy = Strategy.WHOLE if fits else Strategy.MAP_REDUCE
                 answer = text.ask(question, sampling, strategy=strategy, progress=progress, emit=plan.emit)
         except GlyphError as error:
@@ -311,6 +324,8 @@ class LongText:
             question=plan.inquiry.question,
             quoting=plan.inquiry.quotes,
             choice=plan.choice,
+            pages=len(self._page_map()),
+            pages_read=self._pages_read(parts),
             reduced_by=Reduce.NOTES.value,
             citations=citations,
             parts=tuple(parts),
@@ -320,10 +335,10 @@ class LongText:
     # -- nouns
 
     def _read(self, text: str, progress: ProgressCallback | None) -> Document:
-        return self.runtime.read(text, progress, system=self.system, tenant=self.tenant)
+        return self._in_turn(lambda: self.runtime.read(text, progress, system=self.system, tenant=self.tenant))
 
-    def _holder(self, window: Window) -> Callable[[str], bool]:
-        return lambda text: window.holds(self.runtime.measure(text))
+    def _cut(self, pages: PageMap, window: Window) -> list[Excerpt]:
+        return self._in_turn(lambda: cut(pages, window.pages, lambda text: window.holds(self.runtime.measure(text)), self.rules.parts))
 
     def _part_answer(self, excerpt: Excerpt, document: Document, answer: Answer) -> PartAnswer:
         return PartAnswer(
@@ -347,6 +362,8 @@ class LongText:
             thinking=chosen.thinking,
             finish_reason=chosen.finish_reason,
             choice=plan.choice,
+            pages=len(self._page_map()),
+            pages_read=self._pages_read(parts),
             reduced_by=reduced_by,
             citations=citations,
             parts=tuple(parts),
@@ -361,6 +378,12 @@ class LongText:
     def _page_numbers(self, excerpt: Excerpt) -> tuple[int, int]:
         pages = self._page_map()
         return pages.page_of(excerpt.spans[0].start), pages.page_of(excerpt.spans[-1].end - 1)
+
+    def _pages_read(self, parts: Iterable[PartAnswer]) -> int:
+        """How many different ones."""
+        page_of = self._page_map().page_of
+        spans = (span for part in parts for span in part.excerpt.spans)
+        return len({page for span in spans for page in range(page_of(span.start), page_of(span.end - 1) + 1)})
 
 
 def _alike(plans: Mapping[int, _Plan]) -> Iterator[dict[int, _Plan]]:

@@ -18,6 +18,7 @@ from glyph_rt.errors import OptionError
 from glyph_rt.language import KVShape, graphs
 from glyph_rt.language.attention import SCORES_BYTES
 from glyph_rt.language.batching import TURNS_PER_STEP
+from glyph_rt.language.model import dtype_of
 from glyph_rt.language.quantise import Quant, quantised_bytes
 from glyph_rt.memory.limits import MIB, Limits
 from glyph_rt.memory.plan import Budget, MemoryPlan, Share
@@ -27,7 +28,6 @@ from glyph_rt.vision import MAX_BATCH
 CUDA_CONTEXT = 600 * MIB  # of a process that uses cuBLAS; differs by GPU and driver
 CUDA_GRAPH = 32 * MIB  # what the driver keeps of one; differs by GPU, driver and layers
 PROCESS = 700 * MIB  # Python with torch and transformers, on Linux
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,12 @@ class Target:
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):
             raise OptionError(f"no device {self.device!r}; choose one of: cpu, cuda")
-        if self.precision not in DTYPES:
-            raise OptionError(f"no precision {self.precision!r}; choose one of: {', '.join(DTYPES)}")
+        dtype_of(self.precision)
 
     @property
     def size(self) -> int:
         """Bytes of a number."""
-        return DTYPES[self.precision].itemsize
+        return dtype_of(self.precision).itemsize
 
 
 def vision_parameters(config: Glm4vConfig) -> int:
@@ -74,7 +73,7 @@ def estimated_plan(config: Glm4vConfig, style: Style, limits: Limits, budget: Bu
     """The plan of a model that runs as `target` says and reads pages of `style`."""
     text = config.text_config
     head_dim = text.hidden_size // text.num_attention_heads
-    turn = KVShape(text.num_hidden_layers, text.num_key_value_heads, head_dim, DTYPES[target.precision])
+    turn = KVShape(text.num_hidden_layers, text.num_key_value_heads, head_dim, dtype_of(target.precision))
     document = replace(turn, kept=limits.kv_dtype)
     on_host = target.device == "cpu"
     process = Share("process and libraries", PROCESS if on_host else CUDA_CONTEXT, "estimated")

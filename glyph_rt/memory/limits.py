@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from glyph_rt.errors import OptionError
+from glyph_rt.named import by_name
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 _UNITS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "k": KIB, "m": MIB, "g": GIB}
@@ -25,10 +26,7 @@ class KVDtype(Enum):
     @classmethod
     def parse(cls, text: str) -> KVDtype:
         """Raises OptionError."""
-        try:
-            return cls(text)
-        except ValueError:
-            raise OptionError(f"no KV dtype {text!r}; choose one of: {', '.join(d.value for d in cls)}") from None
+        return by_name(cls, text, "KV dtype")
 
 
 @dataclass(frozen=True)

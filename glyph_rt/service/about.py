@@ -36,6 +36,9 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServiceServicer):
                 tenant_documents=own.tenant_documents or own.documents,
                 tenant_streams=own.tenant_streams or own.streams,
                 kept_bytes=runtime.texts.budget,
+                long_bytes=own.long_bytes,
+                parts=own.parts,
+                window_pages=own.window or 0,
             )
             memory = pb.RuntimeMemory(
                 weight_bytes=plan.weights,

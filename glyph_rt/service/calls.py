@@ -58,6 +58,7 @@ class Desk:
         self.library = Library(limits)
         self.streams = Quota(limits.streams, f"the server runs at most {limits.streams} readings and answers at once")
         self.uploads = Quota(limits.upload_bytes, f"the server takes at most {limits.upload_bytes:,} bytes of texts at once")
+        self.long_texts = Quota(limits.long_bytes, f"the server reads at most {limits.long_bytes:,} bytes of long texts at once")
         self.telemetry = Telemetry()
         self.runtime: Runtime | None = None  # once it serves
         self._shares = Shares(limits.tenant_streams, "readings and answers")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from glyph_rt.documents import Document, ProgressCallback, ReadTimings
+from glyph_rt.documents import Document, Progress, ProgressCallback, ReadTimings
 from glyph_rt.errors import InputError, LimitError
 from glyph_rt.runtime import Runtime
 from glyph_rt.service.calls import Call, Context, Desk, check_data, well_formed
@@ -96,7 +96,7 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
         progress: Callable[[pb.ReadProgress], Awaitable[None]],
     ) -> Document:
         """Receive an upload and `read` it, which runs on a worker; the document is the caller's."""
-        desk, reading = self._desk, None
+        desk = self._desk
         try:
             call.stage = "upload"
             size = call.facts["bytes"] = await receive
@@ -104,18 +104,12 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
             # From here on the worker gives the upload's bytes back, when it has let go of the text.
             call.stage = "queue"
             reading = Reading(desk.workers, read, upload.close)
-            async for step in reading.progress():
-                call.stage = "queue" if step.stage == "wait" else "read"
-                await progress(pb.ReadProgress(stage=_STAGES[step.stage], done=step.done, total=step.total))
-            document = await reading.document()
-            note_reading(desk, call, reading.queued_s, document)
-            call.stage = "send"
-            return document
-        finally:
-            if reading is None:
-                upload.close()
-            else:
-                reading.close()
+        except BaseException:
+            upload.close()
+            raise
+        document = await carry_through(desk, call, reading, lambda step: progress(progress_message(step)))
+        call.stage = "send"
+        return document
 
     async def GetDocument(self, request: pb.GetDocumentRequest, context: Context) -> pb.GetDocumentResponse:
         async with self._desk.call("GetDocument", context, stream=False) as call:
@@ -149,7 +143,7 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
             call.stage = "send"
             drawing = draw_from(call.runtime.typesetter, entry.document.layout, first)
             for _ in range(min(request.page_count or last, last - first + 1)):
-                await context.write(await desk.workers.draw(lambda: _render(next(drawing))))
+                await context.write(await desk.workers.do(lambda: _render(next(drawing))))
 
     async def DeleteDocument(self, request: pb.DeleteDocumentRequest, context: Context) -> pb.DeleteDocumentResponse:
         async with self._desk.call("DeleteDocument", context, stream=False) as call:
@@ -235,9 +229,22 @@ class Upload:
         raise InputError(told, public=told, field="options.size_bytes")
 
 
-def note_reading(desk: Desk, call: Call, queued_s: float, document: Document) -> None:
+async def carry_through(desk: Desk, call: Call, reading: Reading, tell: Callable[[Progress], Awaitable[None]]) -> Document:
+    """A reading's document, once it is there; where it stands is told meanwhile. Closes the reading."""
+    try:
+        async for step in reading.progress():
+            call.stage = "queue" if step.stage == "wait" else "read"
+            await tell(step)
+        document = await reading.document()
+    finally:
+        reading.close()
+    note_reading(desk, call, reading.queued_s, document.timings, document.measure.pages, document.measure.visual_tokens)
+    return document
+
+
+def note_reading(desk: Desk, call: Call, queued_s: float, timings: ReadTimings | pb.ReadTimings, pages: int, visual_tokens: int) -> None:
     """Tell telemetry and the audit log of a text that was read."""
-    timings, measure, telemetry = document.timings, document.measure, desk.telemetry
+    telemetry = desk.telemetry
     stages = {
         "queue": queued_s,
         "memory": timings.wait_s,
@@ -247,13 +254,18 @@ def note_reading(desk: Desk, call: Call, queued_s: float, document: Document) ->
     }
     for name, seconds in stages.items():
         telemetry.stage(name, seconds)
-    telemetry.read(measure.pages, measure.visual_tokens)
-    call.facts["pages"] = measure.pages
+    telemetry.read(pages, visual_tokens)
+    call.facts["pages"] = pages
 
 
 def pages_limit(runtime: Runtime) -> int:
     """Pages of one document: the limit that was set, or what the context holds."""
     return min(runtime.pages_in_context, runtime.limits.pages or runtime.pages_in_context)
+
+
+def progress_message(progress: Progress) -> pb.ReadProgress:
+    """Where a reading stands, for the wire."""
+    return pb.ReadProgress(stage=_STAGES[progress.stage], done=progress.done, total=progress.total)
 
 
 def timings_message(timings: ReadTimings) -> pb.ReadTimings:

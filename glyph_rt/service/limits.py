@@ -23,6 +23,11 @@ class ServiceLimits:
     tenant_documents: int | None = None  # of these, one tenant's; None: all of them
     tenant_streams: int | None = None
     upload_bytes: int = 64 * MIB  # of all texts being uploaded or read together
+    # Of all texts together that are read by a strategy other than whole. Their words are indexed, in about seven times as much memory for
+    # prose, and at worst, where no two words are alike, ninety times.
+    long_bytes: int = 4 * MIB
+    parts: int = 64  # of one such text
+    window: int | None = None  # pages of it read at a time; None: as many as fit
     question_bytes: int = 16 * KIB  # of one question, in UTF-8
     message_bytes: int = 4 * MIB  # of one request message; gRPC itself refuses larger ones with RESOURCE_EXHAUSTED
     deadline_s: float = 600.0  # of one call, whatever the client asks for
@@ -32,10 +37,10 @@ class ServiceLimits:
     readers: int = 2  # threads that read documents: one draws and encodes while the other's pages are prefilled
 
     def __post_init__(self) -> None:
-        for name in ("tenant_documents", "tenant_streams"):
+        for name in ("tenant_documents", "tenant_streams", "window"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise OptionError(f"{name.replace('_', '-')} must be at least 1")
-        for name in ("documents", "streams", "upload_bytes", "question_bytes", "message_bytes", "readers"):
+        for name in ("documents", "streams", "upload_bytes", "long_bytes", "parts", "question_bytes", "message_bytes", "readers"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name.replace('_', '-')} must be at least 1")
         for name in ("deadline_s", "idle_s", "keepalive_s"):

@@ -84,7 +84,7 @@ class Server:
 
     async def open(self, runtime: Runtime) -> None:
         """Serve from here on, if the runtime answers a question."""
-        await asyncio.get_running_loop().run_in_executor(self.desk.workers.answerers, warm_up, runtime)
+        await self.desk.workers.do(lambda: warm_up(runtime))
         self.desk.open(runtime)
         await self._set_health(serving=True)
 
@@ -226,7 +226,7 @@ async def serve(server: Server, open_runtime: Callable[[], Runtime], drain_s: fl
 
 async def _open(server: Server, open_runtime: Callable[[], Runtime]) -> None:
     with phase("model opened"):
-        runtime = await asyncio.get_running_loop().run_in_executor(server.desk.workers.readers, open_runtime)
+        runtime = await server.desk.workers.do(open_runtime)
     with phase("warmed up"):
         await server.open(runtime)
 

@@ -3,7 +3,8 @@
 The event loop never waits for a worker to stop. Whoever closes a `Reading` or an `AnswerRun` says that nobody wants its outcome;
 the worker finishes the batch of pages or the token it is at, and then its memory comes back on its own thread.
 
-Answers are computed together by the runtime's step loop. The threads here wait for it, and turn what comes into text.
+Answers are computed together by the runtime's step loop. The threads here wait for it, and turn what comes into text. Those that answer
+about a long text have its parts read by the threads that read, one part a turn.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from glyph_rt.documents import Answer, Document, Progress, ProgressCallback
+from glyph_rt.documents import Document, Progress, ProgressCallback
 from glyph_rt.language import Channel, Piece
 from glyph_rt.memory.arena import PlaceCallback
+from glyph_rt.v1.answers_pb2 import AnswerAccepted
 
+S = TypeVar("S")
 T = TypeVar("T")
 PIECES_AHEAD = 32  # of an answer, handed over and not sent yet
 
@@ -31,43 +34,60 @@ class Workers:
     """
 
     def __init__(self, readers: int, streams: int) -> None:
-        self.readers = ThreadPoolExecutor(readers, "glyph-read")
-        self.line = Line(readers)
+        self.readers = Line(readers, "glyph-read")
         self.answerers = ThreadPoolExecutor(streams, "glyph-answer")
 
-    async def draw(self, task: Callable[[], T]) -> T:
+    async def do(self, task: Callable[[], T]) -> T:
         """What `task` gives, on a thread of a stream that does not read."""
         return await asyncio.wrap_future(self.answerers.submit(task))
 
     def close(self) -> None:
         """Wait for what runs, drop what waits."""
-        for pool in (self.readers, self.answerers):
-            pool.shutdown(wait=True, cancel_futures=True)
+        self.readers.close()
+        self.answerers.shutdown(wait=True, cancel_futures=True)
 
 
 class Line:
-    """Those who have one of a pool's threads or wait for one, in the order they came, which is the order they get one.
+    """A few threads, and those who have one or wait for one, in the order they came, which is the order they get one. Thread-safe."""
 
-    Each is a callback that is told its place, from 1, whenever it changes. Used from the event loop only.
-    """
-
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, name: str) -> None:
         self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, name)
+        self._lock = threading.Lock()
         self._members: list[PlaceCallback] = []
 
-    def join(self, member: PlaceCallback) -> None:
-        """Come last."""
-        self._members.append(member)
-        if len(self._members) > self._threads:
-            member(len(self._members) - self._threads)
+    def submit(self, work: Callable[[], T], member: PlaceCallback) -> Future[T]:
+        """Have `work` done on one of the threads; cancel it to leave the line. member: told the place in it, from 1, whenever that
+        changes, on any thread, so it must neither block nor raise.
+        """
 
-    def leave(self, member: PlaceCallback) -> None:
-        """Need no thread any more."""
-        at = self._members.index(member)
-        del self._members[at]
-        for place, moved in enumerate(self._members[self._threads :], 1):
-            if place > at - self._threads:
-                moved(place)
+        def leave_behind() -> T:
+            try:
+                return work()
+            finally:
+                self._leave(member)  # before whoever waits for the outcome may come again
+
+        with self._lock:  # places are those of the pool's own queue
+            future = self._pool.submit(leave_behind)
+            self._members.append(member)
+            self._tell(len(self._members) - 1)
+        future.add_done_callback(lambda ended: self._leave(member) if ended.cancelled() else None)
+        return future
+
+    def close(self) -> None:
+        """Wait for what runs, drop what waits."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _leave(self, member: PlaceCallback) -> None:
+        with self._lock:
+            at = self._members.index(member)
+            del self._members[at]
+            for moved in range(at, len(self._members)):
+                self._tell(moved)
+
+    def _tell(self, at: int) -> None:
+        if at >= self._threads:
+            self._members[at](at - self._threads + 1)
 
 
 class _StoppedError(Exception):
@@ -81,7 +101,7 @@ class Reading:
     """
 
     def __init__(self, workers: Workers, read: Callable[[ProgressCallback], Document], on_end: Callable[[], None]) -> None:
-        self._read, self._line = read, workers.line
+        self._read = read
         self._loop = asyncio.get_running_loop()
         self._stopped = False
         self._taken = False
@@ -90,10 +110,9 @@ class Reading:
         self.queued_s = 0.0  # waited for a thread; known once it has begun
         # Holds at most one entry per page of the document, one per place in either queue, and one for its end.
         self._events: asyncio.Queue[Progress | None] = asyncio.Queue()
-        self._line.join(self._wait)
-        self._future: Future[Document] = workers.readers.submit(self._run)
+        self._future: Future[Document] = workers.readers.submit(self._run, self._wait)
         self._future.add_done_callback(lambda _: on_end())
-        self._future.add_done_callback(lambda _: self._post(self._end))
+        self._future.add_done_callback(lambda _: self._post(None))
 
     async def progress(self) -> AsyncIterator[Progress]:
         """Places in the queues (for a thread, then for KV memory) and pages as they are read, until it has ended, well or not."""
@@ -121,22 +140,18 @@ class Reading:
         self._check()
         if progress != self._last:  # a place in the queue may be told again
             self._last = progress
-            self._post(lambda: self._events.put_nowait(progress))
+            self._post(progress)
 
     def _wait(self, place: int) -> None:
-        self._events.put_nowait(Progress("wait", 0, place))
-
-    def _end(self) -> None:
-        self._events.put_nowait(None)
-        self._line.leave(self._wait)
+        self._post(Progress("wait", 0, place))
 
     def _check(self) -> None:
         if self._stopped:
             raise _StoppedError
 
-    def _post(self, act: Callable[[], None]) -> None:
+    def _post(self, event: Progress | None) -> None:
         with suppress(RuntimeError):  # the loop has closed: the server is gone, and so is whoever listened
-            self._loop.call_soon_threadsafe(act)
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     def _drop(self, future: Future[Document]) -> None:
         if not self._taken and not future.cancelled() and future.exception() is None:
@@ -146,56 +161,43 @@ class Reading:
 class AnswerRun(Generic[T]):
     """One answer, on a thread that waits for its tokens and runs at most a few pieces ahead of whoever reads them.
 
-    make: admits the question, on that thread, and tells the place in the queue for KV memory while it waits there. conclude: called
-    with the answer when it has come to its end, on that thread; what it gives is `conclusion`. thinking: pieces of the thinking channel
-    are wanted too.
-    Must be closed. Only one of its coroutines may run at a time.
+    work: makes the answer, on that thread, and says through the methods of the run how it comes along; these raise when nobody wants the
+    answer any more. What it gives is the run's `conclusion`. thinking: pieces of the thinking channel are wanted too. on_end: called when
+    the work has ended, on that thread. Must be closed.
     """
 
     def __init__(
-        self, pool: Executor, make: Callable[[PlaceCallback], Answer], conclude: Callable[[Answer], T], thinking: bool = False
+        self, workers: Workers, work: Callable[[AnswerRun[T]], T], thinking: bool = False, on_end: Callable[[], None] = lambda: None
     ) -> None:
-        self._make, self._conclude, self._thinking = make, conclude, thinking
+        self._readers, self._thinking = workers.readers, thinking
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._telling = False  # news are on their way to the event loop
-        self._place = 0
-        self._answer: Answer | None = None
-        self._ready: deque[Piece] = deque()
+        self._last: Progress | None = None
+        self._standing: deque[Progress] = deque(maxlen=1)  # where it stands, if that was not taken yet: only the last counts
+        self._ready: deque[AnswerAccepted | Piece] = deque()
         self._room = threading.Semaphore(PIECES_AHEAD)
         self._closed = False
-        self._future: Future[T | None] = pool.submit(self._work)
+        self._turn: Future[Any] | None = None
+        self.queued_s = 0.0  # waited for threads that read
+        self._future: Future[T] = workers.answerers.submit(lambda: work(self))
+        self._future.add_done_callback(lambda _: on_end())
         self._future.add_done_callback(lambda _: self._tell())
 
     @property
     def conclusion(self) -> T:
-        """Once the answer has ended."""
-        concluded = self._future.result()
-        assert concluded is not None, "an answer that was closed has no conclusion"
-        return concluded
+        """Once `events` has ended."""
+        return self._future.result()
 
-    async def places(self) -> AsyncIterator[int]:
-        """Places in the queue for KV memory, from 1, as they change, until the question is admitted or refused."""
-        told = 0
-        while self._answer is None and not self._future.done():
-            if self._place != told:
-                told = self._place
-                yield told
-            await self._hear()
-
-    async def start(self) -> Answer:
-        """Wait until the question is admitted. Raises what `Document.ask` raises."""
-        while self._answer is None:
-            if self._future.done():
-                self._future.result()
-            await self._hear()
-        return self._answer
-
-    async def pieces(self) -> AsyncIterator[Piece]:
-        """The pieces that are wanted, as they come."""
+    async def events(self) -> AsyncIterator[Progress | AnswerAccepted | Piece]:
+        """Where the work stands, whenever that changes, that the question was accepted, and pieces as they come; until the work has ended.
+        Raises what it raised.
+        """
         taken = 0
         while True:
             ended = self._future.done()  # looked at first: what was ready then is all there will be
+            while self._standing:
+                yield self._standing.popleft()
             while self._ready:
                 yield self._ready.popleft()
                 taken += 1
@@ -205,21 +207,75 @@ class AnswerRun(Generic[T]):
             if ended:
                 self._future.result()
                 return
-            await self._hear()
+            await self._news.wait()
+            self._news.clear()
 
     def close(self) -> None:
-        """Stop within one token and give the answer's memory back. One that waits for memory looks after `Arena.recheck`."""
+        """Stop within one token, or one batch of pages. One that waits for memory looks after `Arena.recheck`."""
         self._closed = True
         self._room.release()
         self._future.cancel()
-        self._future.add_done_callback(lambda _: self._finish())
+        if self._turn is not None:
+            self._turn.cancel()
 
-    async def _hear(self) -> None:
-        await self._news.wait()
-        self._news.clear()
+    # -- for the work
+
+    def check(self) -> None:
+        """Raises when the run was closed."""
+        if self._closed:
+            raise _StoppedError
+
+    def progress(self, progress: Progress) -> None:
+        """Say where the work stands; never blocks."""
+        self.check()
+        self._stand(progress)
+
+    def wait(self, place: int) -> None:
+        """Say that it waits for KV memory, at this place in the queue."""
+        self.progress(Progress("wait", 0, place))
+
+    def accept(self, accepted: AnswerAccepted) -> None:
+        """Say so, before any piece."""
+        self._hand_over(accepted)
+
+    def piece(self, piece: Piece) -> None:
+        """Hand over a piece; blocks while there is no room for it."""
+        if self._thinking or piece.channel != Channel.THINKING:
+            self._hand_over(piece)
+
+    def in_turn(self, work: Callable[[], S]) -> S:
+        """What `work` gives, done on a thread that reads when it is our turn."""
+        self.check()
+        submitted = time.perf_counter()
+
+        def begin() -> S:
+            self.check()
+            self.queued_s += time.perf_counter() - submitted
+            return work()
+
+        turn = self._readers.submit(begin, lambda place: self._stand(Progress("wait", 0, place)))
+        self._turn = turn
+        if self._closed:  # meanwhile
+            turn.cancel()
+        try:
+            return turn.result()
+        except CancelledError:
+            raise _StoppedError from None
+
+    def _stand(self, progress: Progress) -> None:
+        if progress != self._last:  # told again at every token
+            self._last = progress
+            self._standing.append(progress)
+            self._tell()
+
+    def _hand_over(self, event: AnswerAccepted | Piece) -> None:
+        self._room.acquire()
+        self.check()  # what closing released may have been that room; there will be no more
+        self._ready.append(event)
+        self._tell()
 
     def _tell(self) -> None:
-        """There is news. Called by the answer's thread; what is told while earlier news are on their way goes with them."""
+        """There is news. What is told while earlier news are on their way goes with them."""
         if not self._telling:
             self._telling = True
             with suppress(RuntimeError):  # the loop has closed: the server is gone, and so is whoever listened
@@ -228,31 +284,3 @@ class AnswerRun(Generic[T]):
     def _told(self) -> None:
         self._telling = False
         self._news.set()
-
-    def _work(self) -> T | None:
-        # Kept from the first moment on: a caller that has gone meanwhile closes it all the same.
-        answer = self._answer = self._make(self._wait)
-        self._tell()
-        for pieces in answer.steps():
-            for piece in pieces:
-                if piece.channel == Channel.THINKING and not self._thinking:
-                    continue
-                self._room.acquire()
-                if self._closed:  # what closing released may have been that room; there will be no more
-                    break
-                self._ready.append(piece)
-                self._tell()
-            if self._closed:
-                answer.close()  # waits for the decoder's step, here where it holds nobody up
-                return None
-        return self._conclude(answer)
-
-    def _wait(self, place: int) -> None:
-        if self._closed:
-            raise _StoppedError
-        self._place = place
-        self._tell()
-
-    def _finish(self) -> None:
-        if self._answer is not None:
-            self._answer.cancel()  # not close: that waits for the decoder's step, and this may be the event loop

@@ -25,43 +25,53 @@ _sym_db = _symbol_database.Default()
 from glyph_rt.v1 import documents_pb2 as glyph__rt_dot_v1_dot_documents__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19glyph_rt/v1/answers.proto\x12\x0bglyph_rt.v1\x1a\x1bglyph_rt/v1/documents.proto\"\xe3\x01\n\nAskRequest\x12\x15\n\x0b\x64ocument_id\x18\x01 \x01(\tH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x10\n\x08question\x18\x03 \x01(\t\x12.\n\x08sampling\x18\x04 \x01(\x0b\x32\x1c.glyph_rt.v1.SamplingOptions\x12\x17\n\x0f\x63onversation_id\x18\x05 \x01(\t\x12\x10\n\x08thinking\x18\x06 \x01(\x08\x12\x0e\n\x06system\x18\x07 \x01(\t\x12&\n\x06quotes\x18\x08 \x01(\x0e\x32\x16.glyph_rt.v1.QuoteModeB\t\n\x07subject\"\xba\x02\n\x0fSamplingOptions\x12\x1b\n\x0emax_new_tokens\x18\x01 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x12\n\x05\x64raft\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\r\n\x05top_k\x18\x05 \x01(\r\x12\x12\n\x05top_p\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\r\n\x05min_p\x18\x07 \x01(\x01\x12\x1f\n\x12repetition_penalty\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\t\x12\x15\n\x0bjson_schema\x18\n \x01(\tH\x00\x12\x0f\n\x05regex\x18\x0b \x01(\tH\x00\x42\x0c\n\nconstraintB\x11\n\x0f_max_new_tokensB\x08\n\x06_draftB\x08\n\x06_top_pB\x15\n\x13_repetition_penalty\"\xca\x01\n\x0b\x41skResponse\x12/\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1b.glyph_rt.v1.AnswerAcceptedH\x00\x12)\n\x05piece\x18\x02 \x01(\x0b\x32\x18.glyph_rt.v1.AnswerPieceH\x00\x12\'\n\x04\x64one\x18\x03 \x01(\x0b\x32\x17.glyph_rt.v1.AnswerDoneH\x00\x12-\n\x07waiting\x18\x04 \x01(\x0b\x32\x1a.glyph_rt.v1.AnswerWaitingH\x00\x42\x07\n\x05\x65vent\"\x1e\n\rAnswerWaiting\x12\r\n\x05place\x18\x01 \x01(\r\">\n\x0e\x41nswerAccepted\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\"H\n\x0b\x41nswerPiece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\x07\x63hannel\x18\x02 \x01(\x0e\x32\x1a.glyph_rt.v1.AnswerChannel\"\xf3\x01\n\nAnswerDone\x12\x30\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x19.glyph_rt.v1.FinishReason\x12\'\n\x05usage\x18\x02 \x01(\x0b\x32\x18.glyph_rt.v1.AnswerUsage\x12+\n\x07timings\x18\x03 \x01(\x0b\x32\x1a.glyph_rt.v1.AnswerTimings\x12(\n\tcitations\x18\x04 \x03(\x0b\x32\x15.glyph_rt.v1.Citation\x12\x17\n\x0f\x63onversation_id\x18\x05 \x01(\t\x12\x11\n\x04text\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_text\"\xac\x01\n\x08\x43itation\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\x12#\n\x05\x62oxes\x18\x03 \x03(\x0b\x32\x14.glyph_rt.v1.PageBox\x12\x14\n\x0c\x61nswer_start\x18\x04 \x01(\r\x12\x12\n\nanswer_end\x18\x05 \x01(\r\x12\'\n\x04kind\x18\x06 \x01(\x0e\x32\x19.glyph_rt.v1.CitationKind\x12\x0c\n\x04text\x18\x07 \x01(\t\"Q\n\x07PageBox\x12\x0c\n\x04page\x18\x01 \x01(\r\x12\x0c\n\x04left\x18\x02 \x01(\r\x12\x0b\n\x03top\x18\x03 \x01(\r\x12\r\n\x05right\x18\x04 \x01(\r\x12\x0e\n\x06\x62ottom\x18\x05 \x01(\r\"\xc2\x01\n\x0b\x41nswerUsage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\r\x12\x15\n\rvisual_tokens\x18\x04 \x01(\r\x12\x13\n\x0btext_tokens\x18\x05 \x01(\x04\x12\r\n\x05pages\x18\x06 \x01(\r\x12\x16\n\x0e\x64rafted_tokens\x18\x07 \x01(\r\x12\x17\n\x0f\x61\x63\x63\x65pted_tokens\x18\x08 \x01(\r\"\x9c\x01\n\rAnswerTimings\x12&\n\x04read\x18\x01 \x01(\x0b\x32\x18.glyph_rt.v1.ReadTimings\x12\x11\n\tprefill_s\x18\x02 \x01(\x01\x12\x15\n\rfirst_piece_s\x18\x03 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x04 \x01(\x01\x12\x14\n\x0ctokens_per_s\x18\x05 \x01(\x01\x12\x11\n\trestore_s\x18\x06 \x01(\x01*R\n\tQuoteMode\x12\x1a\n\x16QUOTE_MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0fQUOTE_MODE_MARK\x10\x01\x12\x14\n\x10QUOTE_MODE_EXACT\x10\x02*g\n\rAnswerChannel\x12\x1e\n\x1a\x41NSWER_CHANNEL_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41NSWER_CHANNEL_ANSWER\x10\x01\x12\x1b\n\x17\x41NSWER_CHANNEL_THINKING\x10\x02*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02*\x81\x01\n\x0c\x43itationKind\x12\x1d\n\x19\x43ITATION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43ITATION_KIND_VERBATIM\x10\x01\x12\x19\n\x15\x43ITATION_KIND_MISREAD\x10\x02\x12\x1b\n\x17\x43ITATION_KIND_AMBIGUOUS\x10\x03\x32K\n\rAnswerService\x12:\n\x03\x41sk\x12\x17.glyph_rt.v1.AskRequest\x1a\x18.glyph_rt.v1.AskResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19glyph_rt/v1/answers.proto\x12\x0bglyph_rt.v1\x1a\x1bglyph_rt/v1/documents.proto\"\x8c\x02\n\nAskRequest\x12\x15\n\x0b\x64ocument_id\x18\x01 \x01(\tH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x10\n\x08question\x18\x03 \x01(\t\x12.\n\x08sampling\x18\x04 \x01(\x0b\x32\x1c.glyph_rt.v1.SamplingOptions\x12\x17\n\x0f\x63onversation_id\x18\x05 \x01(\t\x12\x10\n\x08thinking\x18\x06 \x01(\x08\x12\x0e\n\x06system\x18\x07 \x01(\t\x12&\n\x06quotes\x18\x08 \x01(\x0e\x32\x16.glyph_rt.v1.QuoteMode\x12\'\n\x08strategy\x18\t \x01(\x0e\x32\x15.glyph_rt.v1.StrategyB\t\n\x07subject\"\xba\x02\n\x0fSamplingOptions\x12\x1b\n\x0emax_new_tokens\x18\x01 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x12\n\x05\x64raft\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\r\n\x05top_k\x18\x05 \x01(\r\x12\x12\n\x05top_p\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\r\n\x05min_p\x18\x07 \x01(\x01\x12\x1f\n\x12repetition_penalty\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\t\x12\x15\n\x0bjson_schema\x18\n \x01(\tH\x00\x12\x0f\n\x05regex\x18\x0b \x01(\tH\x00\x42\x0c\n\nconstraintB\x11\n\x0f_max_new_tokensB\x08\n\x06_draftB\x08\n\x06_top_pB\x15\n\x13_repetition_penalty\"\xf9\x01\n\x0b\x41skResponse\x12/\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1b.glyph_rt.v1.AnswerAcceptedH\x00\x12)\n\x05piece\x18\x02 \x01(\x0b\x32\x18.glyph_rt.v1.AnswerPieceH\x00\x12\'\n\x04\x64one\x18\x03 \x01(\x0b\x32\x17.glyph_rt.v1.AnswerDoneH\x00\x12-\n\x07waiting\x18\x04 \x01(\x0b\x32\x1a.glyph_rt.v1.AnswerWaitingH\x00\x12-\n\x08progress\x18\x05 \x01(\x0b\x32\x19.glyph_rt.v1.ReadProgressH\x00\x42\x07\n\x05\x65vent\"\x1e\n\rAnswerWaiting\x12\r\n\x05place\x18\x01 \x01(\r\"k\n\x0e\x41nswerAccepted\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12+\n\x06\x63hoice\x18\x03 \x01(\x0b\x32\x1b.glyph_rt.v1.StrategyChoice\"I\n\x0eStrategyChoice\x12\'\n\x08strategy\x18\x01 \x01(\x0e\x32\x15.glyph_rt.v1.Strategy\x12\x0e\n\x06reason\x18\x02 \x01(\t\"H\n\x0b\x41nswerPiece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\x07\x63hannel\x18\x02 \x01(\x0e\x32\x1a.glyph_rt.v1.AnswerChannel\"\x9e\x02\n\nAnswerDone\x12\x30\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x19.glyph_rt.v1.FinishReason\x12\'\n\x05usage\x18\x02 \x01(\x0b\x32\x18.glyph_rt.v1.AnswerUsage\x12+\n\x07timings\x18\x03 \x01(\x0b\x32\x1a.glyph_rt.v1.AnswerTimings\x12(\n\tcitations\x18\x04 \x03(\x0b\x32\x15.glyph_rt.v1.Citation\x12\x17\n\x0f\x63onversation_id\x18\x05 \x01(\t\x12\x11\n\x04text\x18\x06 \x01(\tH\x00\x88\x01\x01\x12)\n\x07reading\x18\x08 \x01(\x0b\x32\x18.glyph_rt.v1.TextReadingB\x07\n\x05_text\"\xc3\x01\n\x0bTextReading\x12+\n\x06\x63hoice\x18\x01 \x01(\x0b\x32\x1b.glyph_rt.v1.StrategyChoice\x12\r\n\x05pages\x18\x02 \x01(\r\x12\x12\n\npages_read\x18\x03 \x01(\r\x12&\n\x05parts\x18\x04 \x03(\x0b\x32\x17.glyph_rt.v1.PartAnswer\x12\x12\n\nreduced_by\x18\x05 \x01(\t\x12(\n\x07sources\x18\x06 \x03(\x0b\x32\x17.glyph_rt.v1.SourceSpan\"\x82\x01\n\nPartAnswer\x12\x12\n\nfirst_page\x18\x01 \x01(\r\x12\x11\n\tlast_page\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x30\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x19.glyph_rt.v1.FinishReason\x12\r\n\x05\x66ound\x18\x05 \x01(\x08\"6\n\nSourceSpan\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\x12\x0c\n\x04page\x18\x03 \x01(\r\"\xac\x01\n\x08\x43itation\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\x12#\n\x05\x62oxes\x18\x03 \x03(\x0b\x32\x14.glyph_rt.v1.PageBox\x12\x14\n\x0c\x61nswer_start\x18\x04 \x01(\r\x12\x12\n\nanswer_end\x18\x05 \x01(\r\x12\'\n\x04kind\x18\x06 \x01(\x0e\x32\x19.glyph_rt.v1.CitationKind\x12\x0c\n\x04text\x18\x07 \x01(\t\"Q\n\x07PageBox\x12\x0c\n\x04page\x18\x01 \x01(\r\x12\x0c\n\x04left\x18\x02 \x01(\r\x12\x0b\n\x03top\x18\x03 \x01(\r\x12\r\n\x05right\x18\x04 \x01(\r\x12\x0e\n\x06\x62ottom\x18\x05 \x01(\r\"\xd6\x01\n\x0b\x41nswerUsage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\r\x12\x15\n\rvisual_tokens\x18\x04 \x01(\r\x12\x13\n\x0btext_tokens\x18\x05 \x01(\x04\x12\r\n\x05pages\x18\x06 \x01(\r\x12\x16\n\x0e\x64rafted_tokens\x18\x07 \x01(\r\x12\x17\n\x0f\x61\x63\x63\x65pted_tokens\x18\x08 \x01(\r\x12\x12\n\ncharacters\x18\t \x01(\x04\"\x9c\x01\n\rAnswerTimings\x12&\n\x04read\x18\x01 \x01(\x0b\x32\x18.glyph_rt.v1.ReadTimings\x12\x11\n\tprefill_s\x18\x02 \x01(\x01\x12\x15\n\rfirst_piece_s\x18\x03 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x04 \x01(\x01\x12\x14\n\x0ctokens_per_s\x18\x05 \x01(\x01\x12\x11\n\trestore_s\x18\x06 \x01(\x01*\x81\x01\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTRATEGY_WHOLE\x10\x01\x12\x11\n\rSTRATEGY_AUTO\x10\x02\x12\x17\n\x13STRATEGY_MAP_REDUCE\x10\x03\x12\x1b\n\x17STRATEGY_RETRIEVE_PAGES\x10\x04*R\n\tQuoteMode\x12\x1a\n\x16QUOTE_MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0fQUOTE_MODE_MARK\x10\x01\x12\x14\n\x10QUOTE_MODE_EXACT\x10\x02*g\n\rAnswerChannel\x12\x1e\n\x1a\x41NSWER_CHANNEL_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41NSWER_CHANNEL_ANSWER\x10\x01\x12\x1b\n\x17\x41NSWER_CHANNEL_THINKING\x10\x02*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02*\x81\x01\n\x0c\x43itationKind\x12\x1d\n\x19\x43ITATION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43ITATION_KIND_VERBATIM\x10\x01\x12\x19\n\x15\x43ITATION_KIND_MISREAD\x10\x02\x12\x1b\n\x17\x43ITATION_KIND_AMBIGUOUS\x10\x03\x32K\n\rAnswerService\x12:\n\x03\x41sk\x12\x17.glyph_rt.v1.AskRequest\x1a\x18.glyph_rt.v1.AskResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'glyph_rt.v1.answers_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_QUOTEMODE']._serialized_start=1853
-  _globals['_QUOTEMODE']._serialized_end=1935
-  _globals['_ANSWERCHANNEL']._serialized_start=1937
-  _globals['_ANSWERCHANNEL']._serialized_end=2040
-  _globals['_FINISHREASON']._serialized_start=2042
-  _globals['_FINISHREASON']._serialized_end=2137
-  _globals['_CITATIONKIND']._serialized_start=2140
-  _globals['_CITATIONKIND']._serialized_end=2269
+  _globals['_STRATEGY']._serialized_start=2512
+  _globals['_STRATEGY']._serialized_end=2641
+  _globals['_QUOTEMODE']._serialized_start=2643
+  _globals['_QUOTEMODE']._serialized_end=2725
+  _globals['_ANSWERCHANNEL']._serialized_start=2727
+  _globals['_ANSWERCHANNEL']._serialized_end=2830
+  _globals['_FINISHREASON']._serialized_start=2832
+  _globals['_FINISHREASON']._serialized_end=2927
+  _globals['_CITATIONKIND']._serialized_start=2930
+  _globals['_CITATIONKIND']._serialized_end=3059
   _globals['_ASKREQUEST']._serialized_start=72
-  _globals['_ASKREQUEST']._serialized_end=299
-  _globals['_SAMPLINGOPTIONS']._serialized_start=302
-  _globals['_SAMPLINGOPTIONS']._serialized_end=616
-  _globals['_ASKRESPONSE']._serialized_start=619
-  _globals['_ASKRESPONSE']._serialized_end=821
-  _globals['_ANSWERWAITING']._serialized_start=823
-  _globals['_ANSWERWAITING']._serialized_end=853
-  _globals['_ANSWERACCEPTED']._serialized_start=855
-  _globals['_ANSWERACCEPTED']._serialized_end=917
-  _globals['_ANSWERPIECE']._serialized_start=919
-  _globals['_ANSWERPIECE']._serialized_end=991
-  _globals['_ANSWERDONE']._serialized_start=994
-  _globals['_ANSWERDONE']._serialized_end=1237
-  _globals['_CITATION']._serialized_start=1240
-  _globals['_CITATION']._serialized_end=1412
-  _globals['_PAGEBOX']._serialized_start=1414
-  _globals['_PAGEBOX']._serialized_end=1495
-  _globals['_ANSWERUSAGE']._serialized_start=1498
-  _globals['_ANSWERUSAGE']._serialized_end=1692
-  _globals['_ANSWERTIMINGS']._serialized_start=1695
-  _globals['_ANSWERTIMINGS']._serialized_end=1851
-  _globals['_ANSWERSERVICE']._serialized_start=2271
-  _globals['_ANSWERSERVICE']._serialized_end=2346
+  _globals['_ASKREQUEST']._serialized_end=340
+  _globals['_SAMPLINGOPTIONS']._serialized_start=343
+  _globals['_SAMPLINGOPTIONS']._serialized_end=657
+  _globals['_ASKRESPONSE']._serialized_start=660
+  _globals['_ASKRESPONSE']._serialized_end=909
+  _globals['_ANSWERWAITING']._serialized_start=911
+  _globals['_ANSWERWAITING']._serialized_end=941
+  _globals['_ANSWERACCEPTED']._serialized_start=943
+  _globals['_ANSWERACCEPTED']._serialized_end=1050
+  _globals['_STRATEGYCHOICE']._serialized_start=1052
+  _globals['_STRATEGYCHOICE']._serialized_end=1125
+  _globals['_ANSWERPIECE']._serialized_start=1127
+  _globals['_ANSWERPIECE']._serialized_end=1199
+  _globals['_ANSWERDONE']._serialized_start=1202
+  _globals['_ANSWERDONE']._serialized_end=1488
+  _globals['_TEXTREADING']._serialized_start=1491
+  _globals['_TEXTREADING']._serialized_end=1686
+  _globals['_PARTANSWER']._serialized_start=1689
+  _globals['_PARTANSWER']._serialized_end=1819
+  _globals['_SOURCESPAN']._serialized_start=1821
+  _globals['_SOURCESPAN']._serialized_end=1875
+  _globals['_CITATION']._serialized_start=1878
+  _globals['_CITATION']._serialized_end=2050
+  _globals['_PAGEBOX']._serialized_start=2052
+  _globals['_PAGEBOX']._serialized_end=2133
+  _globals['_ANSWERUSAGE']._serialized_start=2136
+  _globals['_ANSWERUSAGE']._serialized_end=2350
+  _globals['_ANSWERTIMINGS']._serialized_start=2353
+  _globals['_ANSWERTIMINGS']._serialized_end=2509
+  _globals['_ANSWERSERVICE']._serialized_start=3061
+  _globals['_ANSWERSERVICE']._serialized_end=3136
 # @@protoc_insertion_point(module_scope)

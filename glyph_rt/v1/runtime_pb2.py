@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19glyph_rt/v1/runtime.proto\x12\x0bglyph_rt.v1\"\x13\n\x11GetRuntimeRequest\"\x96\x02\n\x12GetRuntimeResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12\r\n\x05style\x18\x03 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x04 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\r\x12*\n\x06limits\x18\x06 \x01(\x0b\x32\x1a.glyph_rt.v1.RuntimeLimits\x12*\n\x06memory\x18\x07 \x01(\x0b\x32\x1a.glyph_rt.v1.RuntimeMemory\x12\x11\n\tdocuments\x18\x08 \x01(\r\x12\x0e\n\x06tenant\x18\t \x01(\t\x12&\n\x04load\x18\n \x01(\x0b\x32\x18.glyph_rt.v1.RuntimeLoad\"\x85\x02\n\rRuntimeLimits\x12\x12\n\ntext_bytes\x18\x01 \x01(\x04\x12\r\n\x05pages\x18\x02 \x01(\r\x12\x16\n\x0equestion_bytes\x18\x03 \x01(\r\x12\x15\n\rmessage_bytes\x18\x04 \x01(\r\x12\x11\n\tdocuments\x18\x05 \x01(\r\x12\x0f\n\x07streams\x18\x06 \x01(\r\x12\x14\n\x0cupload_bytes\x18\x07 \x01(\x04\x12\x12\n\ndeadline_s\x18\x08 \x01(\x01\x12\x0e\n\x06idle_s\x18\t \x01(\x01\x12\x18\n\x10tenant_documents\x18\n \x01(\r\x12\x16\n\x0etenant_streams\x18\x0b \x01(\r\x12\x12\n\nkept_bytes\x18\x0c \x01(\x04\"q\n\rRuntimeMemory\x12\x14\n\x0cweight_bytes\x18\x01 \x01(\x04\x12\x17\n\x0fkv_budget_bytes\x18\x02 \x01(\x04\x12\x15\n\rkv_used_bytes\x18\x03 \x01(\x04\x12\x1a\n\x12kv_bytes_per_token\x18\x04 \x01(\x04\"\xcc\x01\n\x0bRuntimeLoad\x12\x10\n\x08uptime_s\x18\x01 \x01(\x01\x12\x0f\n\x07streams\x18\x02 \x01(\r\x12\x14\n\x0cupload_bytes\x18\x03 \x01(\x04\x12\x12\n\nkept_bytes\x18\x04 \x01(\x04\x12\x11\n\tdocuments\x18\x05 \x01(\r\x12\x10\n\x08readings\x18\x06 \x01(\x04\x12\r\n\x05pages\x18\x07 \x01(\x04\x12\x0f\n\x07\x61nswers\x18\x08 \x01(\x04\x12\x19\n\x11generation_tokens\x18\t \x01(\x04\x12\x10\n\x08refusals\x18\n \x01(\x04\x32_\n\x0eRuntimeService\x12M\n\nGetRuntime\x12\x1e.glyph_rt.v1.GetRuntimeRequest\x1a\x1f.glyph_rt.v1.GetRuntimeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19glyph_rt/v1/runtime.proto\x12\x0bglyph_rt.v1\"\x13\n\x11GetRuntimeRequest\"\x96\x02\n\x12GetRuntimeResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12\r\n\x05style\x18\x03 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x04 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\r\x12*\n\x06limits\x18\x06 \x01(\x0b\x32\x1a.glyph_rt.v1.RuntimeLimits\x12*\n\x06memory\x18\x07 \x01(\x0b\x32\x1a.glyph_rt.v1.RuntimeMemory\x12\x11\n\tdocuments\x18\x08 \x01(\r\x12\x0e\n\x06tenant\x18\t \x01(\t\x12&\n\x04load\x18\n \x01(\x0b\x32\x18.glyph_rt.v1.RuntimeLoad\"\xbe\x02\n\rRuntimeLimits\x12\x12\n\ntext_bytes\x18\x01 \x01(\x04\x12\r\n\x05pages\x18\x02 \x01(\r\x12\x16\n\x0equestion_bytes\x18\x03 \x01(\r\x12\x15\n\rmessage_bytes\x18\x04 \x01(\r\x12\x11\n\tdocuments\x18\x05 \x01(\r\x12\x0f\n\x07streams\x18\x06 \x01(\r\x12\x14\n\x0cupload_bytes\x18\x07 \x01(\x04\x12\x12\n\ndeadline_s\x18\x08 \x01(\x01\x12\x0e\n\x06idle_s\x18\t \x01(\x01\x12\x18\n\x10tenant_documents\x18\n \x01(\r\x12\x16\n\x0etenant_streams\x18\x0b \x01(\r\x12\x12\n\nkept_bytes\x18\x0c \x01(\x04\x12\x12\n\nlong_bytes\x18\r \x01(\x04\x12\r\n\x05parts\x18\x0e \x01(\r\x12\x14\n\x0cwindow_pages\x18\x0f \x01(\r\"q\n\rRuntimeMemory\x12\x14\n\x0cweight_bytes\x18\x01 \x01(\x04\x12\x17\n\x0fkv_budget_bytes\x18\x02 \x01(\x04\x12\x15\n\rkv_used_bytes\x18\x03 \x01(\x04\x12\x1a\n\x12kv_bytes_per_token\x18\x04 \x01(\x04\"\xcc\x01\n\x0bRuntimeLoad\x12\x10\n\x08uptime_s\x18\x01 \x01(\x01\x12\x0f\n\x07streams\x18\x02 \x01(\r\x12\x14\n\x0cupload_bytes\x18\x03 \x01(\x04\x12\x12\n\nkept_bytes\x18\x04 \x01(\x04\x12\x11\n\tdocuments\x18\x05 \x01(\r\x12\x10\n\x08readings\x18\x06 \x01(\x04\x12\r\n\x05pages\x18\x07 \x01(\x04\x12\x0f\n\x07\x61nswers\x18\x08 \x01(\x04\x12\x19\n\x11generation_tokens\x18\t \x01(\x04\x12\x10\n\x08refusals\x18\n \x01(\x04\x32_\n\x0eRuntimeService\x12M\n\nGetRuntime\x12\x1e.glyph_rt.v1.GetRuntimeRequest\x1a\x1f.glyph_rt.v1.GetRuntimeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,11 +36,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRUNTIMERESPONSE']._serialized_start=64
   _globals['_GETRUNTIMERESPONSE']._serialized_end=342
   _globals['_RUNTIMELIMITS']._serialized_start=345
-  _globals['_RUNTIMELIMITS']._serialized_end=606
-  _globals['_RUNTIMEMEMORY']._serialized_start=608
-  _globals['_RUNTIMEMEMORY']._serialized_end=721
-  _globals['_RUNTIMELOAD']._serialized_start=724
-  _globals['_RUNTIMELOAD']._serialized_end=928
-  _globals['_RUNTIMESERVICE']._serialized_start=930
-  _globals['_RUNTIMESERVICE']._serialized_end=1025
+  _globals['_RUNTIMELIMITS']._serialized_end=663
+  _globals['_RUNTIMEMEMORY']._serialized_start=665
+  _globals['_RUNTIMEMEMORY']._serialized_end=778
+  _globals['_RUNTIMELOAD']._serialized_start=781
+  _globals['_RUNTIMELOAD']._serialized_end=985
+  _globals['_RUNTIMESERVICE']._serialized_start=987
+  _globals['_RUNTIMESERVICE']._serialized_end=1082
 # @@protoc_insertion_point(module_scope)

@@ -34,7 +34,7 @@ class GetRuntimeResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., model_digest: _Optional[str] = ..., style: _Optional[str] = ..., encoder: _Optional[str] = ..., context_tokens: _Optional[int] = ..., limits: _Optional[_Union[RuntimeLimits, _Mapping]] = ..., memory: _Optional[_Union[RuntimeMemory, _Mapping]] = ..., documents: _Optional[int] = ..., tenant: _Optional[str] = ..., load: _Optional[_Union[RuntimeLoad, _Mapping]] = ...) -> None: ...
 
 class RuntimeLimits(_message.Message):
-    __slots__ = ("text_bytes", "pages", "question_bytes", "message_bytes", "documents", "streams", "upload_bytes", "deadline_s", "idle_s", "tenant_documents", "tenant_streams", "kept_bytes")
+    __slots__ = ("text_bytes", "pages", "question_bytes", "message_bytes", "documents", "streams", "upload_bytes", "deadline_s", "idle_s", "tenant_documents", "tenant_streams", "kept_bytes", "long_bytes", "parts", "window_pages")
     TEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
     PAGES_FIELD_NUMBER: _ClassVar[int]
     QUESTION_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,9 @@ class RuntimeLimits(_message.Message):
     TENANT_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     TENANT_STREAMS_FIELD_NUMBER: _ClassVar[int]
     KEPT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LONG_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_PAGES_FIELD_NUMBER: _ClassVar[int]
     text_bytes: int
     pages: int
     question_bytes: int
@@ -59,7 +62,10 @@ class RuntimeLimits(_message.Message):
     tenant_documents: int
     tenant_streams: int
     kept_bytes: int
-    def __init__(self, text_bytes: _Optional[int] = ..., pages: _Optional[int] = ..., question_bytes: _Optional[int] = ..., message_bytes: _Optional[int] = ..., documents: _Optional[int] = ..., streams: _Optional[int] = ..., upload_bytes: _Optional[int] = ..., deadline_s: _Optional[float] = ..., idle_s: _Optional[float] = ..., tenant_documents: _Optional[int] = ..., tenant_streams: _Optional[int] = ..., kept_bytes: _Optional[int] = ...) -> None: ...
+    long_bytes: int
+    parts: int
+    window_pages: int
+    def __init__(self, text_bytes: _Optional[int] = ..., pages: _Optional[int] = ..., question_bytes: _Optional[int] = ..., message_bytes: _Optional[int] = ..., documents: _Optional[int] = ..., streams: _Optional[int] = ..., upload_bytes: _Optional[int] = ..., deadline_s: _Optional[float] = ..., idle_s: _Optional[float] = ..., tenant_documents: _Optional[int] = ..., tenant_streams: _Optional[int] = ..., kept_bytes: _Optional[int] = ..., long_bytes: _Optional[int] = ..., parts: _Optional[int] = ..., window_pages: _Optional[int] = ...) -> None: ...
 
 class RuntimeMemory(_message.Message):
     __slots__ = ("weight_bytes", "kv_budget_bytes", "kv_used_bytes", "kv_bytes_per_token")

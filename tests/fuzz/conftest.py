@@ -35,19 +35,20 @@ def seconds(request: pytest.FixtureRequest) -> float:
 @pytest.fixture
 def target(runtime: Runtime) -> Iterator[Served]:
     """A server that still answers afterwards, holds nothing of what it was sent, and has not grown by more than what it may hold."""
-    with served(runtime, ServiceLimits(deadline_s=5.0)) as at:
+    with served(runtime, ServiceLimits(deadline_s=5.0, window=3)) as at:
         with at.client() as client:
             identity = client.read(TEXT).id
             expected = client.ask(QUESTION, document=identity, max_new_tokens=8).text
             client.delete(identity)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         yield at
-        eventually(lambda: at.server.desk.streams.used == at.server.desk.uploads.used == 0, 30.0)
+        desk = at.server.desk
+        eventually(lambda: desk.streams.used == desk.uploads.used == desk.long_texts.used == 0, 30.0)
         with at.client() as client:
             for document in list(client.list()):
                 client.delete(document.id)
             eventually(lambda: at.runtime.arena.used == 0)
-            at.server.desk.check_integrity()
+            desk.check_integrity()
             assert client.ask(QUESTION, document=client.read(TEXT).id, max_new_tokens=8).text == expected
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         assert grown < 400, f"{grown:.0f} MiB more than before"

@@ -62,7 +62,7 @@ def values(field: FieldDescriptor, known: list[str]) -> st.SearchStrategy[Any]:
         F.TYPE_UINT64: st.one_of(INTEGERS, st.integers(0, 2**64 - 1)),
         F.TYPE_DOUBLE: st.floats(),
         F.TYPE_BOOL: st.booleans(),
-        F.TYPE_ENUM: st.one_of(st.integers(0, 3), st.integers(-(2**31), 2**31 - 1)),
+        F.TYPE_ENUM: st.one_of(st.integers(0, 5), st.integers(-(2**31), 2**31 - 1)),
     }[field.type]
 
 
@@ -172,6 +172,13 @@ def test_mutated_messages_are_answered_properly(target: Served, seconds: float) 
                 sampling=answers_pb2.SamplingOptions(max_new_tokens=4, top_k=2, top_p=0.5, stop=["b", "c"], regex="[a-z]{1,4}"),
                 system="Be brief.",
                 thinking=True,
+            ),
+            answers_pb2.AskRequest(text=TEXT, question="What is the weight?", strategy=answers_pb2.STRATEGY_AUTO),
+            answers_pb2.AskRequest(
+                text=TEXT * 20,
+                question="What is the weight?",
+                sampling=answers_pb2.SamplingOptions(max_new_tokens=4),
+                strategy=answers_pb2.STRATEGY_MAP_REDUCE,
             ),
         ]
         known = [seed.SerializeToString() for seed in seeds]

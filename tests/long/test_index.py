@@ -6,6 +6,7 @@ import math
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,3 +61,25 @@ def test_the_best_pages_come_first_and_the_rest_not_at_all() -> None:
 def test_pages_without_a_word_have_an_index_too() -> None:
     index = index_of("... ---\n", "!\n")
     assert index.best(["word"]) == [] and index.pages_with("word") == 0
+
+
+class StopError(Exception):
+    """Whoever asked has gone."""
+
+
+@pytest.mark.parametrize("most", [1, 40, 60, 100])
+def test_indexing_stops_where_it_is_told_to(most: int) -> None:
+    """At every page, while words are found and while they are counted and weighed."""
+    pages = PageMap.of(TYPESETTER.layout("".join(f"Line {n} of the text.\n" for n in range(400))))
+    assert len(pages) == 40
+    calls = 0
+
+    def tick() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == most:
+            raise StopError
+
+    with pytest.raises(StopError):
+        PageIndex(pages, tick)
+    assert calls == most

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from glyph_rt import Runtime, Sampling
@@ -10,6 +12,7 @@ from glyph_rt.long import Choice, ReadingRules, Strategy
 from glyph_rt.long.excerpts import PageMap
 from glyph_rt.long.index import PageIndex
 from glyph_rt.long.strategy import Window, choose
+from glyph_rt.memory.limits import KVDtype
 
 TEXT = "door code: 7731\n" + "".join(f"Line {n} of the common text.\n" for n in range(399))  # 40 pages
 
@@ -64,9 +67,24 @@ def test_what_the_window_holds_can_be_read_and_asked(reader_runtime: Runtime) ->
         Window.of(reader_runtime, "", question, Sampling(max_new_tokens=8170), None)
 
 
+@pytest.mark.parametrize("kv_dtype", KVDtype)
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(max_new_tokens=40)], ids=["default", "short"])
+def test_a_full_window_is_answered_whatever_its_kv_is_kept_in(reader_runtime: Runtime, kv_dtype: KVDtype, sampling: Sampling) -> None:
+    """Question and answer keep the model's own numbers, and room for as many tokens as they may come to."""
+    opened = reader_runtime
+    limits = replace(opened.limits, kv_bytes=2 * 2**20, kv_dtype=kv_dtype)
+    runtime = Runtime(opened.checkpoint, opened.typesetter, opened.encoder, opened.model, opened.template, limits)
+    window = Window.of(runtime, "", "What is the door code?", sampling, None)
+    with runtime.read("line\n" * 10 * window.pages) as document:
+        document.ask("What is the door code?", sampling).close()
+    with pytest.raises(LimitError), runtime.read("line\n" * 10 * (window.pages + 1)) as document:
+        document.ask("What is the door code?", sampling)
+    assert kv_dtype is KVDtype.MODEL or window.pages > Window.of(opened.with_kv(2 * 2**20), "", "?", sampling, None).pages
+
+
 def test_options_out_of_range_are_refused() -> None:
     for rules in ({"window": 0}, {"parts": 0}):
         with pytest.raises(OptionError, match="at least 1"):
             ReadingRules(**rules)
-    with pytest.raises(OptionError, match="no strategy 'half'; there are: auto, whole"):
+    with pytest.raises(OptionError, match="no strategy 'half'; choose one of: auto, whole"):
         Strategy.parse("half")

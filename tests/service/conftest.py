@@ -73,7 +73,7 @@ def served(
             found.on_loop(server.stop(0))
             desk = server.desk
             desk.check_integrity()
-            assert desk.streams.used == desk.uploads.used == len(desk.library) == 0
+            assert desk.streams.used == desk.uploads.used == desk.long_texts.used == len(desk.library) == 0
             eventually(lambda: runtime.arena.used == runtime.texts.used == 0)
     finally:
         loop.call_soon_threadsafe(loop.stop)

@@ -15,6 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from glyph_rt import Runtime
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.cli import serve as command
+from glyph_rt.cli.opening import Opening
 from glyph_rt.service import failures
 from glyph_rt.service.tokens import add_token
 from glyph_rt.v1 import answers_pb2, documents_pb2, runtime_pb2
@@ -185,13 +186,19 @@ def test_tenants_share_no_drawn_or_encoded_pages(tmp_path: Path, monkeypatch: py
     tokens = tmp_path / "tokens"
     add_token(tokens, "a")
     given: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(command.ServeOptions))
-    given |= {"address": "127.0.0.1:0", "encoder": "auto", "documents": 1, "streams": 1, "deadline": 1.0, "idle": 1.0, "drain": 1.0}
     given |= {
-        "kv_bytes": "1GiB",
-        "kv_dtype": "model",
-        "device": "cpu",
-        "text_bytes": "16MiB",
+        "address": "127.0.0.1:0",
+        "opening": Opening(),
+        "documents": 1,
+        "streams": 1,
+        "parts": 1,
+        "deadline": 1.0,
+        "idle": 1.0,
+        "drain": 1.0,
+    }
+    given |= {
         "upload_bytes": "64MiB",
+        "long_bytes": "4MiB",
         "open_text_bytes": "64MiB",
         "tokens": tokens,
     }

@@ -16,7 +16,7 @@ import pytest
 from glyph_rt import Runtime, Sampling
 from glyph_rt.errors import OptionError
 from glyph_rt.language import JSON_SCHEMA, REGEX, Constraint
-from glyph_rt.service import answers as answers_module
+from glyph_rt.service.answer_messages import sampling_of
 from glyph_rt.service.client import Client, ServiceError
 from glyph_rt.v1 import answers_pb2 as pb
 from glyph_rt.v1 import documents_pb2
@@ -72,11 +72,11 @@ def test_every_option_reaches_the_sampler(serve: Served, options: dict[str, Any]
 
 def test_options_are_mapped_field_by_field() -> None:
     """What is absent is the Python API's default."""
-    assert answers_module._sampling(pb.SamplingOptions()) == Sampling()
+    assert sampling_of(pb.SamplingOptions()) == Sampling()
     full = {"max_new_tokens": 7, "temperature": 0.5, "seed": 9, "draft": False, "top_k": 3, "top_p": 0.25, "min_p": 0.125}
     full |= {"repetition_penalty": 1.5, "stop": ("a", "b")}
     for form, source in ((JSON_SCHEMA, SCHEMA), (REGEX, CODE)):
-        mapped = answers_module._sampling(pb.SamplingOptions(**full, **{form: source}))  # type: ignore[arg-type]
+        mapped = sampling_of(pb.SamplingOptions(**full, **{form: source}))  # type: ignore[arg-type]
         assert mapped == Sampling(**full, constraint=Constraint(form, source))  # type: ignore[arg-type]
     named = {field.name for field in pb.SamplingOptions.DESCRIPTOR.fields}
     assert named == {*full, JSON_SCHEMA, REGEX}

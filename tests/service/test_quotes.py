@@ -87,7 +87,7 @@ def test_a_form_and_exact_quotes_are_refused_before_any_work(serve: Served) -> N
         used = serve.runtime.arena.used
         with pytest.raises(OptionError, match="form could not be promised"):
             document.ask(QUESTION, Sampling(constraint=Constraint(REGEX, PATTERN)), quotes=Quoting.EXACT)
-        with pytest.raises(OptionError, match="quotes are mark or exact"):
+        with pytest.raises(OptionError, match=r"no way with quotes .*; choose one of: mark, exact"):
             document.ask(QUESTION, quotes="both")  # type: ignore[arg-type]
         assert serve.runtime.arena.used == used
 

@@ -130,7 +130,7 @@ def test_a_reading_is_told_its_place_in_the_queue_for_a_thread(runtime: Runtime,
         for number in range(3):
             threads.append(threading.Thread(target=read, args=(number,)))
             threads[-1].start()
-            eventually(lambda number=number: len(at.server.desk.workers.line._members) == number + 1)
+            eventually(lambda number=number: len(at.server.desk.workers.readers._members) == number + 1)
         eventually(lambda: told == [[], [(WAIT, 1)], [(WAIT, 2)]])
         go_on.set()
         for thread in threads:

@@ -9,7 +9,7 @@ from glyph_rt.errors import OptionError
 from glyph_rt.quotes import Quoting
 from glyph_rt.service.access import Access
 from glyph_rt.service.client.errors import ServiceError, carried
-from glyph_rt.service.client.flows import Flow, Flows, Give, Receive
+from glyph_rt.service.client.flows import Flow, Flows, Give, ReadCallback, Receive
 from glyph_rt.v1 import answers_pb2
 
 PlaceCallback = Callable[[int], None]
@@ -18,9 +18,9 @@ PlaceCallback = Callable[[int], None]
 class Transcript:
     """An answer as it comes in. The question is on its way once this is made."""
 
-    def __init__(self, flows: Flows, request: answers_pb2.AskRequest, on_wait: PlaceCallback | None) -> None:
+    def __init__(self, flows: Flows, request: answers_pb2.AskRequest, on_wait: PlaceCallback | None, progress: ReadCallback | None) -> None:
         self._start: Callable[[], Any] = lambda: flows.stream(flows.answers.Ask, request)
-        self._patience, self._on_wait = flows.patience(), on_wait
+        self._patience, self._on_wait, self._progress = flows.patience(), on_wait, progress
         self._call = self._start()
         self._steps = self._flow()
         self._closed = False
@@ -55,8 +55,8 @@ class Transcript:
                     if (piece := self._take(event)) is not None:
                         yield Give(piece)
             except ServiceError as error:
-                # What has begun cannot be repeated: the caller has seen some of it.
-                pause = None if self._closed or self.accepted is not None else self._patience.pause(error)
+                # An answer that has begun cannot be repeated: the caller has seen some of it.
+                pause = None if self._closed or self._answer or self._thoughts else self._patience.pause(error)
                 if pause is None:
                     raise
                 yield pause
@@ -70,6 +70,8 @@ class Transcript:
         kind = event.WhichOneof("event")
         if kind == "waiting" and self._on_wait is not None:
             self._on_wait(event.waiting.place)
+        elif kind == "progress" and self._progress is not None:
+            self._progress(event.progress)
         elif kind == "accepted":
             self.accepted = event.accepted
         elif kind == "done":
@@ -133,18 +135,22 @@ class Asker(Generic[R]):
         system: str = "",
         after: str = "",
         quotes: Quoting = Quoting.MARK,
+        strategy: str = "unspecified",
         on_wait: PlaceCallback | None = None,
+        progress: ReadCallback | None = None,
     ) -> R:
         """Ask about a document by its id, or about a text that is read for this question only.
 
         The options are those of `SamplingOptions` in proto/glyph_rt/v1/answers.proto. json_schema, regex: the form of the answer, at most
         one of them. thinking: also send thoughts. system: what the model is told before a text sent along. after:
         `done.conversation_id` of an answer on the same document that the question refers to. quotes: with EXACT, the reply's text has the
-        document's own characters where the model misread what it quotes; either way `done.citations` tells of them. on_wait: told the place
-        in the server's queue, from 1, while it has no room.
+        document's own characters where the model misread what it quotes; either way `done.citations` tells of them. strategy: how a text
+        sent along is read, which may then be longer than the model's window: whole, auto, map_reduce or retrieve_pages; `accepted.choice`
+        and `done.reading` tell of it. on_wait: told the place in the server's queue, from 1, while it has no room. progress: told how far
+        the reading of a text is, with a strategy other than whole.
         """
         if json_schema is not None and regex is not None:
-            raise OptionError("an answer has one form: give json_schema or regex")
+            raise OptionError("an answer has one form: a JSON schema or a regular expression")
         with carried():
             sampling = answers_pb2.SamplingOptions(
                 max_new_tokens=max_new_tokens,
@@ -168,5 +174,6 @@ class Asker(Generic[R]):
                 thinking=thinking,
                 system=system,
                 quotes=f"QUOTE_MODE_{quotes.upper()}",
+                strategy=f"STRATEGY_{strategy.upper()}",
             )
-        return self._reply(self._flows, request, on_wait)
+        return self._reply(self._flows, request, on_wait, progress)
