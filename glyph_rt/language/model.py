@@ -12,6 +12,7 @@ from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import ModelError
 from glyph_rt.language.attention import StepBatch
 from glyph_rt.language.decoder import Decoder, join_projections
+from glyph_rt.language.native import NativeDecoder
 from glyph_rt.language.quantise import Quant, quantise
 from glyph_rt.language.segments import KVShape
 
@@ -44,6 +45,8 @@ class LanguageModel:
         self.context = int(config.max_position_embeddings)  # tokens of prompt and answer together
         self.heads = self._decoder.heads  # of queries
         self.kv_shape = KVShape(config.num_hidden_layers, self._decoder.kv_heads, self._decoder.head_dim, dtype, device)
+        # None: torch runs every step.
+        self.native = NativeDecoder(self._text, self._head, self._decoder) if NativeDecoder.can_run(self._text, self.kv_shape) else None
 
     @property
     def weight_bytes(self) -> int:
@@ -62,9 +65,22 @@ class LanguageModel:
 
         Writes the rows' KV to the batch's tails without advancing them, so a pass that raised may be run again.
         """
-        return self._decoder.forward(embeddings.to(self.dtype), positions.to(self.device), batch)
+        x, positions = embeddings.to(self.dtype), positions.to(self.device)
+        small = [] if self.native is None else [n for n, part in enumerate(batch.parts) if self.native.takes(part)]
+        if self.native is None or not small:
+            return self._decoder.forward(x, positions, batch)
+        if len(small) == len(batch.parts):
+            return self.native.forward(x, positions, batch)
+        out = torch.empty_like(x)
+        large = [n for n in range(len(batch.parts)) if n not in small]
+        for forward, chosen in ((self.native.forward, small), (self._decoder.forward, large)):
+            alone, rows = batch.only(chosen)
+            out[rows] = forward(x[rows], positions[:, rows], alone)
+        return out
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [n, hidden] to fp32 logits [n, vocabulary]."""
+        if self.native is not None:
+            return self.native.logits(hidden)
         return nn.functional.linear(hidden, self._head).float()
