@@ -27,7 +27,7 @@ namespace avx2 {
 
 constexpr int kWidth = 8, kRows = 2;
 using V = __m256;
-typedef int32_t I __attribute__((vector_size(32)));
+typedef uint32_t I __attribute__((vector_size(32)));
 
 inline V load(const float* from) { return _mm256_loadu_ps(from); }
 inline V load(const Half* from) {
@@ -51,7 +51,7 @@ namespace avx512 {
 
 constexpr int kWidth = 16, kRows = 4;
 using V = __m512;
-typedef int32_t I __attribute__((vector_size(64)));
+typedef uint32_t I __attribute__((vector_size(64)));
 
 inline V load(const float* from) { return _mm512_loadu_ps(from); }
 inline V load(const Half* from) {
@@ -81,7 +81,7 @@ namespace plain {
 
 constexpr int kWidth = 4, kRows = 2;
 typedef float V __attribute__((vector_size(16)));
-typedef int32_t I __attribute__((vector_size(16)));
+typedef uint32_t I __attribute__((vector_size(16)));
 
 inline V load(const float* from) {
   V v;
@@ -90,7 +90,7 @@ inline V load(const float* from) {
 }
 inline V load(const Half* from) {
   I bits;
-  for (int i = 0; i < kWidth; ++i) bits[i] = static_cast<int32_t>(static_cast<uint32_t>(from[i]) << 16);
+  for (int i = 0; i < kWidth; ++i) bits[i] = static_cast<uint32_t>(from[i]) << 16;
   V v;
   __builtin_memcpy(&v, &bits, sizeof v);
   return v;

@@ -31,10 +31,10 @@ inline float largest(V v) {
   return most;
 }
 
-// e^x to 2 units in the last place (tests), 0 below the smallest normal number, infinity above the largest; NaN stays NaN.
+// e^x to a unit in the last place, 0 below the smallest normal number, infinity from 2^127.5; NaN stays NaN.
 // x = n ln 2 + r with |r| <= ln 2 / 2; ln 2 in two parts and the polynomial for e^r are those of Cephes' expf.
 inline V exp(V x) {
-  const V highest = all(88.72283F), lowest = all(-87.33654F), shift = all(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer
+  const V highest = all(88.37626F), lowest = all(-87.33654F), shift = all(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer
   const V in = x > highest ? highest : x < lowest ? lowest : x;
   const V shifted = fused(in, all(1.44269504088896341F), shift), n = shifted - shift;
   const V r = fused(n, all(2.12194440e-4F), fused(n, all(-0.693359375F), in));
@@ -47,11 +47,10 @@ inline V exp(V x) {
   p = fused(p, r * r, r) + all(1.0F);
   I bits;
   __builtin_memcpy(&bits, &shifted, sizeof bits);
-  bits = (bits << 23) + (126 << 23);  // 2^(n - 1), since n = 128 has no power of its own
+  bits = (bits << 23) + (127 << 23);  // 2^n: what n's bits stand below is shifted out
   V power;
   __builtin_memcpy(&power, &bits, sizeof power);
-  p = p * power * all(2.0F);
-  return x > highest ? all(kInfinity) : x < lowest ? V{} : p;
+  return x > highest ? all(kInfinity) : x < lowest ? V{} : p * power;
 }
 
 // kOuts rows of w times kRowsNow rows of x. A sum has one vector of partial sums, and so the same order in every instance.
