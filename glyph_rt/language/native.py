@@ -34,10 +34,11 @@ class NativeDecoder:
     """A decoder's layers and its output head, run by core/. Keeps the weights it was made of alive, and copies none."""
 
     def __init__(self, text: Glm4vTextModel, head: Tensor, reference: Decoder) -> None:
+        layers, output = [_weights(layer) for layer in text.layers], _packed(head)
         self._model = _step.Model(
-            layers=[_weights(layer) for layer in text.layers],
+            layers=layers,
             norm=text.norm.weight.numpy(),
-            head=_packed(head),
+            head=output,
             frequencies=reference.frequencies.numpy(),
             axes=reference.axes.tolist(),
             heads=reference.heads,
@@ -45,6 +46,8 @@ class NativeDecoder:
             eps=float(text.norm.variance_epsilon),
         )
         self._words = len(head)
+        # What a step reads of them; norms and biases do not count.
+        self.weight_bytes = output.nbytes + sum(weight.nbytes for (qkv, _), *rest in layers for weight in (qkv, *rest[:3]))
 
     @staticmethod
     def can_run(text: Glm4vTextModel, shape: KVShape) -> bool:
