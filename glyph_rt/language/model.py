@@ -45,8 +45,9 @@ class LanguageModel:
         self.context = int(config.max_position_embeddings)  # tokens of prompt and answer together
         self.heads = self._decoder.heads  # of queries
         self.kv_shape = KVShape(config.num_hidden_layers, self._decoder.kv_heads, self._decoder.head_dim, dtype, device)
-        # None: torch runs every step.
-        self.native = NativeDecoder(self._text, self._head, self._decoder) if NativeDecoder.can_run(self._text, self.kv_shape) else None
+        self.native: NativeDecoder | None = None  # of steps with few rows; None: torch runs them all
+        if NativeDecoder.can_run(self._text, self._head, self.kv_shape):
+            self.native = NativeDecoder(self._text, self._head, self._decoder)
 
     @property
     def weight_bytes(self) -> int:

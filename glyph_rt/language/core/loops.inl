@@ -77,9 +77,12 @@ inline void tile(float* y, int64_t y_stride, const float* x, const W* w, const f
       for (int r = 0; r < kRowsNow; ++r) partial[r][o] = fused(load(x + r * in + k, in - k), weights, partial[r][o]);
     }
   for (int r = 0; r < kRowsNow; ++r) {
-    float found[kOuts];
+    float rest[kOuts], *found = outs == kOuts ? y + r * y_stride : rest;
     for (int o = 0; o < kOuts; o += 4) sums(found + o, partial[r][o], partial[r][o + 1], partial[r][o + 2], partial[r][o + 3]);
-    for (int64_t o = 0; o < outs; ++o) y[r * y_stride + o] = bias ? found[o] + bias[o] : found[o];
+    if (bias)
+      for (int64_t o = 0; o < outs; ++o) found[o] += bias[o];
+    if (outs < kOuts)
+      for (int64_t o = 0; o < outs; ++o) y[r * y_stride + o] = rest[o];
   }
 }
 
