@@ -19,12 +19,14 @@ from transformers.models.glm4v.modeling_glm4v import Glm4vTextModel
 from glyph_rt.language import _step
 from glyph_rt.language.attention import StepBatch
 from glyph_rt.language.decoder import Decoder
+from glyph_rt.language.drafting import LONGEST_DRAFT
 from glyph_rt.language.rows import Rows
 from glyph_rt.language.segments import KVShape
 from glyph_rt.memory.limits import KVDtype
 
-# Rows of one turn. Beyond, torch's blocked products on several threads are worth their calls.
-MOST_ROWS = 32
+# Rows of one turn: a token and the longest draft, so that a drafted answer has no row of torch's. Beyond, torch's blocked products are
+# as fast on one thread, and use several.
+MOST_ROWS = 1 + LONGEST_DRAFT
 # Of a layer's weights, or the output head's. torch spends some 300 us a layer between its products, about what one thread takes to read
 # this much; torch's threads read it together. Measured on one thread each, the native step is 2.2 times as fast at 2 MiB a layer, 1.8 times
 # at 8, 1.5 times at 34, and up to 9 times with weights in halves; many threads were not at hand.

@@ -84,7 +84,7 @@ class Model {
     for (const auto& [kv, length, start, stop] : spans) {
       check(kv && start == at && start < stop && length >= 0, "spans must cover the rows of the step in order");
       const Memory& tail = kv->checked(decoder_.shape(), decoder_.layers());
-      check(length + (stop - start) <= tail.tokens, "a tail has no room for its rows");
+      check(length <= tail.tokens - (stop - start), "a tail has no room for its rows");
       own.push_back({&tail, length, start, stop});
       at = stop;
     }
