@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What the installed package is built from; a change of any of these installs it again.
-NATIVE := $(wildcard glyph_rt/typeset/raster/*)
+NATIVE := $(wildcard glyph_rt/typeset/raster/*) $(wildcard glyph_rt/language/core/*)
 
 .PHONY: demo test test-all lint bench proto clean
 

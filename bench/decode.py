@@ -2,12 +2,14 @@
 
     python bench/decode.py [--rounds 7] [--tokens 96] [--pages 20] [--threads 1] [--json FILE]
 
-Two models: the embedded reader, and one of 24 layers with random weights. Greedy, no drafts, nothing stops early, so that both sides draw
-the same number of tokens; at batch 1 that they are the same tokens is checked. The peer is given a cache of the document for nothing; at
-batch b it gets that cache b times over, as generate wants it, and questions of one length, so that it need not pad. Rounds alternate.
-Timed is from the first token of an answer to the last, at batch b from the last first token to the first last one.
+Two models: the embedded reader, and one of 24 layers with random weights. Ours is the native step, and beside it the same by torch's calls,
+which larger and other decoders take. Greedy, no drafts, nothing stops early, so that all sides draw the same number of tokens; at batch 1
+that they are the same tokens is checked. The peer is given a cache of the document for nothing; at batch b it gets that cache b times over,
+as generate wants it, and questions of one length, so that it need not pad. Rounds alternate. Timed is from the first token of an answer to
+the last, at batch b from the last first token to the first last one.
 
-Bound: the matrix products of one step alone, with these weights and as many rows, timed in the same process.
+Two bounds, timed in the same process: the matrix products of one step alone by torch, with these weights and as many rows; and reading as
+many bytes as the native step reads weights and KV, once.
 """
 
 from __future__ import annotations
@@ -63,18 +65,19 @@ def one_model(runtime: Runtime, name: str, options: argparse.Namespace) -> dict[
         print(f"{name}: {document.measure.pages} pages, {document.tokens} tokens of document, {options.threads} threads")
         ways: dict[str, Callable[[int], float]] = {
             "ours": lambda batch: ours(document, batch, options.tokens),
+            "by torch": lambda batch: by_torch(runtime, document, batch, options.tokens),
             "dynamic": lambda batch: peer.dynamic(batch, options.tokens),
         }
         for batch in BATCHES:
             timed = rounds(ways | ({"static": lambda _: peer.static(options.tokens)} if batch == 1 else {}), batch, options.rounds)
-            bound = matmul_us(runtime, batch)
+            bounds = {"products": matmul_us(runtime, batch), "reading": reading_us(runtime, document)}
             us = {way: statistics.median(each) for way, each in timed.items()}
-            figures[f"batch {batch}"] = {"us per step": us, "bound us": bound} | {
+            figures[f"batch {batch}"] = {"us per step": us, "bounds us": bounds} | {
                 f"{way} / ours": ratio(timed[way], timed["ours"]) for way in timed if way != "ours"
             }
             print(
-                f"  batch {batch:2}: ours {us['ours']:7.0f} us a step ({us['ours'] / batch:5.0f} a token), matrix products {bound:6.0f} us "
-                f"({bound / us['ours']:.0%}); generate "
+                f"  batch {batch:2}: ours {us['ours']:7.0f} us a step ({us['ours'] / batch:5.0f} a token); matrix products alone "
+                f"{bounds['products']:6.0f} us, reading alone {bounds['reading']:6.0f}; "
                 + ", ".join(f"{way} {us[way]:7.0f} us, {told(timed[way], timed['ours'])}" for way in timed if way != "ours")
             )
             if batch == 8:
@@ -114,6 +117,15 @@ def ours(document: Document, batch: int, tokens: int) -> float:
     for answer in answers:
         answer.close()
     return (min(end for _, end in spans) - max(start for start, _ in spans)) / (tokens - 1)
+
+
+def by_torch(runtime: Runtime, document: Document, batch: int, tokens: int) -> float:
+    """As `ours`, without the native step."""
+    native, runtime.model.native = runtime.model.native, None
+    try:
+        return ours(document, batch, tokens)
+    finally:
+        runtime.model.native = native
 
 
 def ours_tokens(document: Document, tokens: int) -> list[int]:
@@ -209,6 +221,14 @@ def matmul_us(runtime: Runtime, batch: int) -> float:
         F.linear(hidden, model._head)
 
     return 1e6 * min(seconds(step) for _ in range(50))
+
+
+@torch.inference_mode()
+def reading_us(runtime: Runtime, document: Document) -> float:
+    """Adding up as many bytes as a step reads."""
+    assert runtime.model.native is not None, "both models are small, and in fp32"
+    numbers = torch.ones((runtime.model.native.weight_bytes + document.kv_bytes) // 4)
+    return 1e6 * min(seconds(numbers.sum) for _ in range(50))
 
 
 def seconds(call: Callable[[], object]) -> float:

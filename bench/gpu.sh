@@ -34,6 +34,7 @@ cmake -S . -B "$tree/build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DPytho
   -Dnanobind_DIR="$("$python" -m nanobind --cmake_dir)" >"$tree/cmake.log" 2>&1 || { cat "$tree/cmake.log"; exit 1; }
 cmake --build "$tree/build" --parallel >"$tree/build.log" 2>&1 || { cat "$tree/build.log"; exit 1; }
 cp "$tree"/build/_raster*.so "$tree/glyph_rt/typeset/"
+cp "$tree"/build/_step*.so "$tree/glyph_rt/language/"
 cd "$tree"  # so that the checkout's own glyph_rt, which lacks both, is not in the way
 export PYTHONPATH="$tree:$tree/site" XDG_CACHE_HOME="$tree/cache" XDG_CONFIG_HOME="$tree/config"
 if [[ ${1:-} == train ]]; then

@@ -280,7 +280,7 @@ def test_a_closed_runtime_reads_no_more(runtime: Runtime) -> None:
 
 def test_noise_is_an_error_and_not_an_answer(runtime: Runtime) -> None:
     with runtime.read(TEXT) as document:
-        runtime.model._head = runtime.model._head * float("nan")
+        runtime.model._text.embed_tokens.weight.fill_(torch.nan)
         with pytest.raises(NonFiniteError, match="NaN or infinity"):
             _ = document.ask(QUESTIONS[0]).text
         assert runtime.arena.used == document.kv_bytes

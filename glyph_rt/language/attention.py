@@ -11,6 +11,7 @@ the scores would be too large to hold, attention is computed segment by segment 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -31,10 +32,15 @@ class StepBatch:
     """
 
     def __init__(self, parts: Sequence[Rows], heads: int, choose: Choose | None = None) -> None:
-        groups = list(grouped(parts))
-        self.spans: list[Span] = [span for group in groups for span in group.spans]
-        self._attentions = list((choose or _attentions)(groups, heads))
-        self._sizes = [group.stop - group.start for group in groups]
+        self.parts, self.choose = parts, choose
+        self.groups = list(grouped(parts))
+        self.spans: list[Span] = [span for group in self.groups for span in group.spans]
+        self._heads = heads
+
+    def only(self, chosen: Sequence[int]) -> tuple[StepBatch, Tensor]:
+        """The step of some of the parts alone, and which rows they are here, int64 [rows]."""
+        rows = torch.cat([torch.arange(self.spans[n].start, self.spans[n].stop) for n in chosen])
+        return StepBatch([self.parts[n] for n in chosen], self._heads), rows
 
     def advance(self) -> None:
         """Make the rows part of their tails, once every layer has written them and nothing can fail any more."""
@@ -46,11 +52,16 @@ class StepBatch:
         [rows, heads, d], which the next layer's may overwrite."""
         if len(self._attentions) == 1:
             return self._attentions[0].attend(layer, query, kv, scale)
-        each = zip(self._attentions, query.split_with_sizes(self._sizes), kv.split_with_sizes(self._sizes), strict=True)
+        sizes = [group.stop - group.start for group in self.groups]
+        each = zip(self._attentions, query.split_with_sizes(sizes), kv.split_with_sizes(sizes), strict=True)
         return torch.cat([attention.attend(layer, own_query, own_kv, scale) for attention, own_query, own_kv in each])
 
+    @cached_property
+    def _attentions(self) -> list[ScoreAttention | FlashAttention]:
+        return list((self.choose or _as_suits)(self.groups, self._heads))
 
-def _attentions(groups: Sequence[Group], heads: int) -> Iterator[ScoreAttention | FlashAttention]:
+
+def _as_suits(groups: Sequence[Group], heads: int) -> Iterator[ScoreAttention | FlashAttention]:
     """By scores as long as they fit, all groups' together: all are in memory until the step's last layer."""
     left = SCORES_BYTES
     for group in groups:

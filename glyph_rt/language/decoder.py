@@ -39,11 +39,11 @@ class Decoder:
         self._widths = [self.heads * self.head_dim, 2 * self.kv_heads * self.head_dim]  # of queries, of keys and values
         frequencies: Tensor = text.rotary_emb.inv_freq.float()
         at_rest = self.head_dim // 2 - len(frequencies)  # the last pairs of a head, which no position turns
-        self._frequencies = F.pad(frequencies, (0, at_rest))  # [head_dim / 2]
+        self.frequencies = F.pad(frequencies, (0, at_rest))  # [head_dim / 2]
         # Which of a token's three positions (time, height, width) turns each pair.
         sections = enumerate(rope["mrope_section"])
         axes = [n % 3 for n, size in sections for _ in range(size)]
-        self._axes = torch.tensor(axes + [0] * at_rest, device=frequencies.device)
+        self.axes = torch.tensor(axes + [0] * at_rest, device=frequencies.device)
         self._layers = [_Layer(layer) for layer in text.layers]
         self._norm = _Norm(text.norm)
 
@@ -63,7 +63,7 @@ class Decoder:
 
     def _turns(self, positions: Tensor) -> Tensor:
         """Unit complex numbers [rows, (heads + kv_heads) * head_dim / 2]: by how much each pair of a row's queries and keys is turned."""
-        angles = positions[self._axes].T * self._frequencies
+        angles = positions[self.axes].T * self.frequencies
         return torch.polar(torch.ones_like(angles), angles).repeat(1, self.heads + self.kv_heads)
 
 

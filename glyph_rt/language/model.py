@@ -12,6 +12,7 @@ from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import ModelError, OptionError
 from glyph_rt.language.attention import StepBatch
 from glyph_rt.language.decoder import Decoder, join_projections
+from glyph_rt.language.native import NativeDecoder
 from glyph_rt.language.quantise import Quant, quantise
 from glyph_rt.language.segments import KVShape
 
@@ -50,6 +51,9 @@ class LanguageModel:
         self.heads = self._decoder.heads  # of queries
         self.vocabulary = len(self._head)
         self.kv_shape = KVShape(config.num_hidden_layers, self._decoder.kv_heads, self._decoder.head_dim, dtype, device)
+        self.native: NativeDecoder | None = None  # of steps with few rows; None: torch runs them all
+        if NativeDecoder.can_run(self._text, self._head, self.kv_shape):
+            self.native = NativeDecoder(self._text, self._head, self._decoder)
 
     @property
     def weight_bytes(self) -> int:
@@ -68,11 +72,26 @@ class LanguageModel:
 
         Writes the rows' KV to the batch's tails without advancing them, so a pass that raised may be run again.
         """
-        return self._decoder.forward(embeddings.to(self.dtype), positions.to(self.device), batch)
+        x, positions = embeddings.to(self.dtype), positions.to(self.device)
+        if self.native is None or batch.choose is not None:  # how it attends is prescribed
+            return self._decoder.forward(x, positions, batch)
+        small = [n for n, part in enumerate(batch.parts) if self.native.takes(part)]
+        if not small:
+            return self._decoder.forward(x, positions, batch)
+        if len(small) == len(batch.parts):
+            return self.native.forward(x, positions, batch)
+        out = torch.empty_like(x)
+        large = [n for n in range(len(batch.parts)) if n not in small]
+        for forward, chosen in ((self.native.forward, small), (self._decoder.forward, large)):
+            alone, rows = batch.only(chosen)
+            out[rows] = forward(x[rows], positions[:, rows], alone)
+        return out
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [n, hidden] to fp32 logits [n, vocabulary]."""
+        if self.native is not None:
+            return self.native.logits(hidden)
         return nn.functional.linear(hidden, self._head).float()
 
 

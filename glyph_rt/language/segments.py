@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from glyph_rt.errors import ClosedError
+from glyph_rt.language import _step
 from glyph_rt.memory.limits import KVDtype
 
 _LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}  # what a byte of each kind may hold
@@ -73,6 +74,11 @@ class KVSegment:
         """Of each layer, [kv_heads, tokens, head_dim]; views, or unpacked as they are taken."""
         return self._layers(1, turned=False)
 
+    @cached_property
+    def native(self) -> _step.KV:
+        """What the native decode step finds it by; of numbers that are not packed, on a CPU."""
+        return _step.KV(self.kv.numpy())
+
     def part(self, start: int, stop: int) -> KVSegment:
         """Tokens [start, stop), in the same memory."""
         return KVSegment(*(part[:, :, :, start:stop] for part in self._parts))
@@ -120,11 +126,11 @@ class KVTail:
         end = self.length + tokens
         if end > self.capacity:
             raise ValueError(f"{end} tokens in a tail of {self.capacity}")
-        return KVPlace(self._buffer().part(self.length, end))
+        return KVPlace(self.buffer.part(self.length, end))
 
     def first(self, tokens: int) -> KVSegment:
         """The first tokens, as they are now."""
-        return self._buffer().first(tokens)
+        return self.buffer.first(tokens)
 
     def advance(self, tokens: int) -> None:
         self.length += tokens
@@ -149,7 +155,9 @@ class KVTail:
         """Give the memory back. Any later use raises ClosedError."""
         self._whole = None
 
-    def _buffer(self) -> KVSegment:
+    @property
+    def buffer(self) -> KVSegment:
+        """All of its memory."""
         if self._whole is None:
             raise ClosedError("this KV tail was closed")
         return self._whole

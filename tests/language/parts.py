@@ -25,6 +25,8 @@ class Shape:
     head_dim: int = 16
     layers: int = 2
     rotary: float = 0.5
+    mlp: int | None = None  # None: twice the hidden size
+    native: bool = True  # whether a test may use the native decoder
 
     @property
     def sections(self) -> list[int]:
@@ -43,7 +45,7 @@ def save_random(shape: Shape, path: Path, dtype: torch.dtype = torch.float32) ->
         text_config={
             "vocab_size": VOCABULARY,
             "hidden_size": hidden,
-            "intermediate_size": 2 * hidden,
+            "intermediate_size": shape.mlp or 2 * hidden,
             "num_hidden_layers": shape.layers,
             "num_attention_heads": shape.heads,
             "num_key_value_heads": shape.kv_heads,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,14 @@ from glyph_rt.language import KVSegment, KVTail, LanguageModel, Past
 from tests.language.parts import SHAPES, VOCABULARY, Sequence, Shape, Stock, opened, prefilled, run, save_random
 
 
-@pytest.fixture(scope="module", params=SHAPES, ids=str)
+@pytest.fixture(scope="module", params=[*SHAPES, *(replace(shape, native=False) for shape in SHAPES[::2])], ids=str)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[LanguageModel, Stock]:
+    """Steps of few rows by the native decoder, or by torch as all others are."""
     path = save_random(request.param, tmp_path_factory.mktemp("decoder"))
-    return opened(path), Stock(path)
+    model = opened(path)
+    if not request.param.native:
+        model.native = None
+    return model, Stock(path)
 
 
 def random_sequence(model: LanguageModel, tokens: int, seed: int) -> Sequence:

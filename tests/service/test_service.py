@@ -275,7 +275,7 @@ def test_the_smallest_temperatures_draw_the_most_likely_token(serve: Served, tem
 def test_noise_of_the_model_is_an_error(serve: Served) -> None:
     with serve.client() as client:
         identity = client.read(TEXT).id
-        serve.runtime.model._head = serve.runtime.model._head * float("nan")
+        serve.runtime.model._text.embed_tokens.weight.fill_(float("nan"))
         error = refused(lambda: client.ask(QUESTION, document=identity).text)
         assert (error.code, error.reason) == (Code.INTERNAL, "NO_VALID_OUTPUT")
 

@@ -1,4 +1,4 @@
-// The native core by itself, on random atlases, texts, styles and pages. Built with AddressSanitizer and UBSan by test_native_core.py:
+// The native core by itself, on random atlases, texts, styles and pages. Built with AddressSanitizer and UBSan by test_sanitizers.py:
 // what Python's tests cannot see is a byte read or written out of bounds, or arithmetic that is undefined.
 #include <cstdio>
 #include <cstdlib>
