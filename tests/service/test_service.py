@@ -283,7 +283,7 @@ def test_noise_of_the_model_is_an_error(serve: Served) -> None:
 def test_the_runtime_tells_its_limits(serve: Served) -> None:
     with serve.client() as client:
         found = client.runtime()
-    assert (found.style, found.context_tokens, found.encoder) == ("reader", 8192, serve.runtime.encoder.name)
+    assert (found.style, found.context_tokens, found.encoder) == ("small", 8192, serve.runtime.encoder.name)
     assert (found.limits.text_bytes, found.limits.documents, found.limits.streams) == (16 * 2**20, 64, 32)
     assert found.limits.pages == serve.runtime.pages_in_context
     assert found.memory.kv_bytes_per_token == serve.runtime.plan().kv_per_token
