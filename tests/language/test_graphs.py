@@ -203,7 +203,7 @@ def test_a_tail_that_outgrows_its_columns_is_captured_anew(small: LanguageModel,
         torch.testing.assert_close(forward(loop, [mirror], [n % 7]), forward(ordinary, [past], [n % 7]), atol=1e-5, rtol=1e-5)
         captured.append(own.captures)
     assert [captured.index(n) for n in (1, 2, 3)] == [0, 64, 128] and captured[-1] == 3
-    with pytest.raises(ValueError, match="201 tokens in a tail of 200|a tail has no room"):
+    with pytest.raises(ValueError, match=r"201 tokens in a tail of 200|a tail has no room"):
         forward(loop, [mirror], [1])
 
 
