@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from glyph_rt.export.reader.alphabet import BEGIN_OF_IMAGE, END_OF_IMAGE, IDS, PREFIX, VOCABULARY_SIZE
 from torch import Tensor, nn
+from transformers import Glm4vConfig
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # Glm4vImageProcessor
 
@@ -52,6 +53,27 @@ class Size:
         layer the place of an answer's second and third character is found by content alone, and often missed among many pages.
         """
         return max(0, self.layers - 3), self.layers - 1
+
+    @classmethod
+    def of(cls, config: Glm4vConfig) -> Size:
+        """What `config` made this configuration from."""
+        text, vision = config.text_config, config.vision_config
+        return cls(
+            vision_hidden=vision.hidden_size,
+            vision_depth=vision.depth,
+            vision_heads=vision.num_heads,
+            vision_table=vision.image_size // 14,
+            vision_theta=vision.rope_parameters["rope_theta"],
+            merger=vision.intermediate_size,
+            hidden=text.hidden_size,
+            layers=text.num_hidden_layers,
+            heads=text.num_attention_heads,
+            kv_heads=text.num_key_value_heads,
+            mlp=text.intermediate_size,
+            theta=text.rope_parameters["rope_theta"],
+            mrope_section=tuple(text.rope_parameters["mrope_section"]),
+            max_positions=text.max_position_embeddings,
+        )
 
     def config(self) -> dict[str, Any]:
         """config.json of this network."""

@@ -223,9 +223,14 @@ class Trainer:
         run = path / "state.pt"
         if run.exists():
             state = torch.load(run, map_location="cpu", weights_only=True)
-            self.reader.load_state_dict(grown(self.reader, state["reader"], Size(**state["size"])))
+            size, weights = Size(**state["size"]), state["reader"]
         else:
-            load_checkpoint_state(self.reader, dict(Checkpoint.open(path).tensors("")))
+            checkpoint = Checkpoint.open(path)
+            size = Size.of(checkpoint.config)
+            begun = Reader(size, self.reader.rows, self.reader.columns)
+            load_checkpoint_state(begun, dict(checkpoint.tensors("")))
+            weights = begun.state_dict()
+        self.reader.load_state_dict(grown(self.reader, weights, size))
 
     def _save(self) -> None:
         state = {

@@ -23,6 +23,7 @@ from glyph_rt.export.reader.train import Options, Trainer
 from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
 from transformers import Glm4vConfig, Glm4vForConditionalGeneration
 
+from glyph_rt.checkpoint import EMBEDDED_READER, Checkpoint
 from glyph_rt.typeset import PRESETS, Typesetter
 from tests.conftest import processor_inputs
 
@@ -79,6 +80,20 @@ def test_a_grown_network_computes_what_it_grew_from(layers: int, kv_heads: int) 
     out.logits.square().mean().backward()
     still = [name for name, p in large.named_parameters() if "_norm" in name and name.startswith("layers.") and not p.grad.any()]
     assert not still
+
+
+@pytest.mark.parametrize("size", [TINY, Size()], ids=["tiny", "full"])
+def test_a_configuration_tells_the_size_it_was_made_from(size: Size) -> None:
+    config = {k: v for k, v in size.config().items() if k != "architectures"}
+    assert Size.of(Glm4vConfig(**config)) == size
+
+
+def test_training_goes_on_from_the_embedded_reader(tmp_path: Path) -> None:
+    """Whatever size it was shipped in."""
+    name = "self_attn.q_proj.weight"
+    shipped = dict(Checkpoint.open().tensors("model.language_model.layers.0."))[name].float()
+    reader = Trainer(PRESETS["reader"], Options(start=str(EMBEDDED_READER), compiled=False), tmp_path).reader
+    torch.testing.assert_close(reader.state_dict()[f"layers.0.{name}"], shipped, atol=0, rtol=0)
 
 
 def test_a_network_of_another_kind_does_not_grow() -> None:
