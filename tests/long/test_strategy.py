@@ -48,7 +48,8 @@ def test_auto_says_why(reader_runtime: Runtime, question: str, window: int, stra
 def test_what_the_window_holds_can_be_read_and_asked(reader_runtime: Runtime) -> None:
     """To the page: by the KV budget for real, by the context in figures."""
     question, sampling = "What is the door code?", Sampling(max_new_tokens=40)
-    runtime = reader_runtime.with_kv(2**20)
+    page = reader_runtime.style.visual_tokens
+    runtime = reader_runtime.with_kv(12 * (page + 2) * reader_runtime.model.kv_shape.bytes_per_token)
     window = Window.of(runtime, "", question, sampling, None)
     fits, too_long = ("line\n" * 10 * pages for pages in (window.pages, window.pages + 1))
     assert 5 < window.pages < 20 and window.holds(runtime.measure(fits)) and not window.holds(runtime.measure(too_long))
@@ -60,7 +61,7 @@ def test_what_the_window_holds_can_be_read_and_asked(reader_runtime: Runtime) ->
     whole = Window.of(reader_runtime, "", question, sampling, None)
     asked = len(reader_runtime.template.question(question, 0).tokens) + 40
     most = [
-        reader_runtime.template.document_tokens(n, 50 * n) + asked <= reader_runtime.model.context for n in (whole.pages, whole.pages + 1)
+        reader_runtime.template.document_tokens(n, page * n) + asked <= reader_runtime.model.context for n in (whole.pages, whole.pages + 1)
     ]
     assert most == [True, False]
     with pytest.raises(LimitError, match=r"no room for a page .* --max-new-tokens"):
@@ -72,14 +73,15 @@ def test_what_the_window_holds_can_be_read_and_asked(reader_runtime: Runtime) ->
 def test_a_full_window_is_answered_whatever_its_kv_is_kept_in(reader_runtime: Runtime, kv_dtype: KVDtype, sampling: Sampling) -> None:
     """Question and answer keep the model's own numbers, and room for as many tokens as they may come to."""
     opened = reader_runtime
-    limits = replace(opened.limits, kv_bytes=2 * 2**20, kv_dtype=kv_dtype)
+    budget = 20 * (opened.style.visual_tokens + 2) * opened.model.kv_shape.bytes_per_token
+    limits = replace(opened.limits, kv_bytes=budget, kv_dtype=kv_dtype)
     runtime = Runtime(opened.checkpoint, opened.typesetter, opened.encoder, opened.model, opened.template, limits)
     window = Window.of(runtime, "", "What is the door code?", sampling, None)
     with runtime.read("line\n" * 10 * window.pages) as document:
         document.ask("What is the door code?", sampling).close()
     with pytest.raises(LimitError), runtime.read("line\n" * 10 * (window.pages + 1)) as document:
         document.ask("What is the door code?", sampling)
-    assert kv_dtype is KVDtype.MODEL or window.pages > Window.of(opened.with_kv(2 * 2**20), "", "?", sampling, None).pages
+    assert kv_dtype is KVDtype.MODEL or window.pages > Window.of(opened.with_kv(budget), "", "?", sampling, None).pages
 
 
 def test_options_out_of_range_are_refused() -> None:

@@ -19,11 +19,11 @@ from glyph_rt.long.reduce import ABSENT, agreed, by_evidence, is_absent, notes
 from glyph_rt.nearby import Span
 
 CONTRACT = (Path(__file__).parents[2] / "examples" / "contract.txt").read_text()
-FILLER = "".join(f"Clause {n} was left out of this print on purpose.\n" for n in range(95))
+FILLER = "".join(f"Clause {n} was left out of this print on purpose, as had been agreed before.\n" for n in range(95))
 LONG = FILLER + CONTRACT + FILLER
 ASKED, SAID = "What is the value of Notice period?", "90 days"
 WINDOW = ReadingRules(window=4)
-SHORT = Sampling(max_new_tokens=16)
+SHORT = Sampling(max_new_tokens=24)
 
 
 @pytest.mark.parametrize("strategy", [Strategy.RETRIEVE_PAGES, Strategy.MAP_REDUCE, Strategy.AUTO])
@@ -111,7 +111,7 @@ def test_a_cancel_stops_at_any_page_and_token_and_gives_all_memory_back(reader_r
 
 
 def test_kv_memory_for_one_part_is_enough(reader_runtime: Runtime) -> None:
-    kv_bytes = 6 * 52 * reader_runtime.model.kv_shape.bytes_per_token
+    kv_bytes = 6 * (reader_runtime.style.visual_tokens + 2) * reader_runtime.model.kv_shape.bytes_per_token
     runtime = reader_runtime.with_kv(kv_bytes)
     questions = [f"What is the value of {key}?" for key in ("Notice period", "Pump type", "Hourly rate")]
     with LongText(runtime, LONG) as text:

@@ -164,15 +164,21 @@ def test_what_can_never_be_answered_is_refused_with_the_figures(at: Served, read
         )
         about = client.runtime().limits
         assert (about.long_bytes, about.parts, about.window_pages) == (1000, 64, 0)
-    with served(reader_runtime.with_kv(110 * reader_runtime.model.kv_shape.bytes_per_token)) as poor, poor.client() as client:
+    page = reader_runtime.style.visual_tokens + 2
+    budget = 2 * page * reader_runtime.model.kv_shape.bytes_per_token
+    with served(reader_runtime.with_kv(budget)) as poor, poor.client() as client:
         for strategy in ("auto", "map_reduce", "retrieve_pages"):
             told = refused(client, text=LONG, strategy=strategy, max_new_tokens=60)
-            assert "its answer (up to 60) leave no room for a page of the text (56)" in told and "KV budget (0.2 MiB)" in told
+            assert (
+                f"its answer (up to 60) leave no room for a page of the text ({page + 4})" in told
+                and f"KV budget ({budget / 2**20:.1f} MiB)" in told
+            )
 
 
 def test_each_part_is_let_in_for_itself(reader_runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory for one part is enough for any text; who finds it taken is told the place, also between parts, and goes on after that."""
-    runtime = reader_runtime.with_kv(5 * 52 * reader_runtime.model.kv_shape.bytes_per_token)
+    page = reader_runtime.style.visual_tokens + 2
+    runtime = reader_runtime.with_kv(5 * page * reader_runtime.model.kv_shape.bytes_per_token)
     with served(runtime) as poor, poor.client() as client:
         readings: list[str] = []
         held: list[Reservation] = []
@@ -197,7 +203,8 @@ def test_each_part_is_let_in_for_itself(reader_runtime: Runtime, monkeypatch: py
 
 def test_a_part_that_finds_no_room_in_time_ends_the_answer(reader_runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one behind the first: a client with patience asks again, since it has not seen a piece."""
-    runtime = reader_runtime.with_kv(5 * 52 * reader_runtime.model.kv_shape.bytes_per_token)
+    page = reader_runtime.style.visual_tokens + 2
+    runtime = reader_runtime.with_kv(5 * page * reader_runtime.model.kv_shape.bytes_per_token)
     runtime.arena._wait_s = 0.2
     readings = 0
     read = Runtime.read
