@@ -5,11 +5,12 @@ A phrasing holds the place of the key as `{}`. What the document does not hold h
 
 from __future__ import annotations
 
+from itertools import product
 from random import Random
 
 ABSENT = "not in the document"
 
-TRAINED = (
+PLAIN = (
     "What is the value of {}?",
     "What is the value of {}?",
     "What is the value of {}?",
@@ -36,6 +37,24 @@ TRAINED = (
     "what is the {} in this document?",
     "What {} does the text give?",
 )
+# Any of an opening, what is asked for, and where. A reader that has seen a few dozen phrasings knows these and reads half of what is asked
+# in other words; of thousands none comes often enough to be learned by heart.
+_ASKING = (
+    *(f"{word} is" for word in ("What", "what", "Which", "How much", "How long", "When", "Who", "Where")),
+    *("What does it say about", "Can I have", "Would you give me", "May I know", "Is there", "Have you found", "What did they write for"),
+)
+_TELLING = (
+    *("Find", "Give", "Give me", "Tell me", "Look up", "Name", "Get", "List", "Write", "Write down", "Print", "Return", "Quote", "Extract"),
+    *("Say", "Let me know", "I want", "I am looking for", "I would like", "Please find", "Please give me", "Please tell me", "Search for"),
+)
+_WANTED = ("{}", "the {}", "the value of {}", "the value of the {}", "its {}", "this {}", "the exact {}", "the {} given", "any {}")
+_WHERE = ("", "", "", " in this document", " in the text", " on these pages", " according to the document", " as written")
+VARIED = tuple(
+    f"{opening} {wanted}{where}{end}"
+    for openings, ends in ((_ASKING, ("?",)), (_TELLING, (".", "")))
+    for opening, wanted, where, end in product(openings, _WANTED, _WHERE, ends)
+)
+TRAINED = (*PLAIN, *VARIED)
 HELD_OUT = (
     "What's the {} here?",
     "Could you tell me the {}?",
@@ -48,12 +67,13 @@ HELD_OUT = (
 )
 
 
-def phrased(rng: Random, key: str, phrasings: tuple[str, ...] = TRAINED) -> tuple[str, str, str]:
+def phrased(rng: Random, key: str, phrasings: tuple[str, ...] = ()) -> tuple[str, str, str]:
     """A question in three parts: what stands before the key, the key in some case, and what stands behind it.
 
-    Two thirds keep the key's case. The key has as many characters as it had.
+    Without `phrasings` in those of training, half of the time a plain one. Two thirds keep the key's case. The key has as many characters
+    as it had.
     """
-    before, after = rng.choice(phrasings).split("{}")
+    before, after = rng.choice(phrasings or (PLAIN if rng.random() < 0.5 else VARIED)).split("{}")
     case = rng.random()
     if case < 0.25:
         key = key.lower()
