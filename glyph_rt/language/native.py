@@ -74,6 +74,8 @@ class NativeDecoder:
         """As Decoder.forward, of parts that it takes."""
         # By their place in the chain, whoever else sees them, so that a row sees them in the order of its own.
         shared = sorted((each for group in batch.groups for each in group.shared), key=lambda each: each.before)
+        for span in batch.spans:
+            span.tail.length_with(span.rows)  # core/ would refuse it, too, but without figures
         out = x.clone(memory_format=torch.contiguous_format)
         self._model.forward(
             out.numpy(),

@@ -123,10 +123,14 @@ class KVTail:
 
     def place(self, tokens: int) -> KVPlace:
         """Where the next tokens' keys and values go. The caller has reserved the room."""
+        return KVPlace(self.buffer.part(self.length, self.length_with(tokens)))
+
+    def length_with(self, tokens: int) -> int:
+        """Its length with so many tokens more. Raises ValueError beyond its capacity."""
         end = self.length + tokens
         if end > self.capacity:
             raise ValueError(f"{end} tokens in a tail of {self.capacity}")
-        return KVPlace(self.buffer.part(self.length, end))
+        return end
 
     def first(self, tokens: int) -> KVSegment:
         """The first tokens, as they are now."""

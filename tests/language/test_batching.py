@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -354,6 +354,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def assert_mixed_answers(document: Document, expected: Mapping[str, str], data: st.DataObject, counts: st.SearchStrategy[int]) -> None:
+    """Answers to questions of `expected`: started, read a bit and cancelled in any order; those that are left say what is expected."""
+    running: list[tuple[str, Answer]] = []
+    for _ in range(data.draw(counts, "answers")):
+        question = data.draw(st.sampled_from(list(expected)))
+        running.append((question, document.ask(question, Sampling(draft=data.draw(st.booleans())))))
+        if data.draw(st.booleans()):
+            index = data.draw(st.integers(0, len(running) - 1))
+            next(running[index][1].steps(), None)
+            if data.draw(st.booleans()):
+                running.pop(index)[1].close()
+    assert all(answer.text == expected[question] for question, answer in running)
+
+
 @settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_any_mixture_gives_everyone_their_own_answer(reader_runtime: Runtime, data: st.DataObject) -> None:
@@ -361,16 +375,7 @@ def test_any_mixture_gives_everyone_their_own_answer(reader_runtime: Runtime, da
     with reader_runtime.read(TEXT) as document:
         questions = [f"What is the value of {key}?" for key in ("order number", "weight", "carrier", "door code")]
         expected = {question: document.ask(question).text for question in questions}
-        running: list[tuple[str, Answer]] = []
-        for _ in range(data.draw(st.integers(1, 12))):
-            question = data.draw(st.sampled_from(questions))
-            running.append((question, document.ask(question, Sampling(draft=data.draw(st.booleans())))))
-            if data.draw(st.booleans()):
-                index = data.draw(st.integers(0, len(running) - 1))
-                next(running[index][1].steps(), None)
-                if data.draw(st.booleans()):
-                    running.pop(index)[1].close()
-        assert all(answer.text == expected[question] for question, answer in running)
+        assert_mixed_answers(document, expected, data, st.integers(1, 12))
     assert reader_runtime.arena.used == 0
 
 

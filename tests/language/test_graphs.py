@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import logging
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glyph_rt import Answer, Runtime, Sampling
+from glyph_rt import Runtime, Sampling
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.errors import ClosedError, OptionError
 from glyph_rt.language import KVSegment, KVTail, LanguageModel, Past, StepLoop, graphs
@@ -26,7 +23,7 @@ from glyph_rt.language.rows import Rows
 from glyph_rt.memory.limits import KVDtype, Limits
 from tests.conftest import TEXT
 from tests.language.parts import SHAPES, VOCABULARY, opened, save_random
-from tests.language.test_batching import OTHER
+from tests.language.test_batching import OTHER, assert_mixed_answers
 from tests.test_runtime import QUESTIONS
 
 EDGES = [0, 1, 31, 32, 62, 63, 64, 65, 95, 96, 127, 128]  # where columns are outgrown: 64, 128; and AHEAD of these
@@ -203,7 +200,7 @@ def test_a_tail_that_outgrows_its_columns_is_captured_anew(small: LanguageModel,
         torch.testing.assert_close(forward(loop, [mirror], [n % 7]), forward(ordinary, [past], [n % 7]), atol=1e-5, rtol=1e-5)
         captured.append(own.captures)
     assert [captured.index(n) for n in (1, 2, 3)] == [0, 64, 128] and captured[-1] == 3
-    with pytest.raises(ValueError, match=r"201 tokens in a tail of 200|a tail has no room"):
+    with pytest.raises(ValueError, match="201 tokens in a tail of 200"):
         forward(loop, [mirror], [1])
 
 
@@ -406,96 +403,7 @@ def test_any_mixture_gives_everyone_their_own_answer(reader_runtime: Runtime, da
         questions = [f"What is the value of {key}?" for key in ("order number", "weight", "carrier", "door code")]
         expected = {question: document.ask(question).text for question in questions}
         way = captured(reader_runtime, patch)
-        running: list[tuple[str, Answer]] = []
-        for _ in range(data.draw(st.integers(2, 10), "answers")):
-            question = data.draw(st.sampled_from(questions))
-            running.append((question, document.ask(question, Sampling(draft=data.draw(st.booleans())))))
-            if data.draw(st.booleans()):
-                index = data.draw(st.integers(0, len(running) - 1))
-                next(running[index][1].steps(), None)
-                if data.draw(st.booleans()):
-                    running.pop(index)[1].close()
-        assert all(answer.text == expected[question] for question, answer in running)
+        assert_mixed_answers(document, expected, data, st.integers(2, 10))
         last = document.ask(questions[0], Sampling(draft=False))
         assert last.text == expected[questions[0]] and way.record.replays > 0
     assert reader_runtime.arena.used == 0
-
-
-# -- what the recorder asks of torch, by names and arguments that torch has
-
-
-class FakeCuda:
-    """Streams and graphs that write down what is done with them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.told: list[str] = []
-        self.current = "caller"
-        self.pools = 0
-        fake, keywords = self, inspect.signature(torch.cuda.graph.__init__)
-
-        class Stream:
-            device = torch.device("cuda:1")
-
-            def __init__(self, name: str) -> None:
-                self.name = name
-
-            def wait_stream(self, other: Stream) -> None:
-                fake.told.append(f"{self.name} waits for {other.name}")
-
-        class Graph:
-            def __init__(self) -> None:
-                self._pool: object = None
-
-            def pool(self) -> object:
-                return self._pool
-
-            def replay(self) -> None:
-                fake.told.append("replay")
-
-        @contextmanager
-        def stream(own: Stream) -> Iterator[None]:
-            before, fake.current = fake.current, own.name
-            yield
-            fake.current = before
-
-        @contextmanager
-        def graph(*arguments: Any, **options: Any) -> Iterator[None]:
-            given = keywords.bind(None, *arguments, **options).arguments
-            given["cuda_graph"]._pool = given["pool"]
-            fake.told.append(f"capture on {given['stream'].name} into {given['pool']}, {given['capture_error_mode']}")
-            yield
-
-        def handle() -> str:
-            fake.pools += 1
-            return f"pool {fake.pools}"
-
-        for name, stand_in in {
-            "Stream": lambda device: Stream("side"), "current_stream": lambda device: Stream("caller"), "stream": stream,
-            "CUDAGraph": Graph, "graph": graph, "graph_pool_handle": handle,
-        }.items():  # fmt: skip
-            assert hasattr(torch.cuda, name)
-            monkeypatch.setattr(torch.cuda, name, stand_in)
-
-
-def test_the_recorder_warms_up_captures_and_shares_a_pool_while_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = FakeCuda(monkeypatch)
-    recorder = CudaRecorder("cuda:1")
-
-    def record() -> Work:
-        return recorder(lambda: cuda.told.append(f"work on {cuda.current}"))
-
-    first = record()
-    assert cuda.told == [
-        "side waits for caller", "work on side", "caller waits for side", "capture on side into pool 1, thread_local", "work on side",
-    ]  # fmt: skip
-    cuda.told.clear()
-    first()
-    assert cuda.told == ["replay"] and cuda.current == "caller"
-    second = record()
-    del first
-    third = record()
-    assert cuda.pools == 1, "as long as any graph of it is there"
-    del second, third
-    gc.collect()
-    record()
-    assert cuda.pools == 2, "torch does not take a pool again that nobody has"
