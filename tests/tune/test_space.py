@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from glyph_rt.checkpoint import Checkpoint
@@ -15,6 +15,8 @@ from tests.conftest import SMALL_PAGES, TEXT
 REFERENCES = {"small": SMALL_PAGES, "glyph-en-72": PRESETS["glyph-en-72"]}
 SPACES = {name: Space.around(style, page_tokens=2000) for name, style in REFERENCES.items()}
 
+REFUSED: dict[str, Point] = {"small": {"page-height": 56, "margin-y": 28}, "glyph-en-72": {"dpi": 60, "font-size": 7}}
+
 
 def points(space: Space) -> st.SearchStrategy[Point]:
     return st.fixed_dictionaries({key: st.sampled_from(values) for key, values in space.values.items()})
@@ -23,20 +25,26 @@ def points(space: Space) -> st.SearchStrategy[Point]:
 @pytest.mark.parametrize("name", SPACES)
 def test_every_point_draws_a_page_or_is_refused_by_a_rule(name: str) -> None:
     space = SPACES[name]
+    outcomes = {"drawn": 0, "refused": 0}
 
     @given(points(space))
+    @example(space.origin)
+    @example(space.origin | REFUSED[name])
     @settings(max_examples=40, deadline=None)
     def check(point: Point) -> None:
         try:
             style = space.style(point)
         except StyleError as error:
             assert str(error).startswith("style 'candidate': ") and len(str(error)) > 30
+            outcomes["refused"] += 1
             return
         pages = list(Typesetter(style).pages(TEXT * 3))
         assert pages[0].patches.any() and all(page.width % BLOCK == page.height % BLOCK == 0 for page in pages)
         assert all(page.visual_tokens <= 2000 for page in pages)
+        outcomes["drawn"] += 1
 
     check()
+    assert all(outcomes.values()), outcomes  # else one half of the test saw nothing
 
 
 @pytest.mark.parametrize("name", SPACES)
