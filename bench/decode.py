@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glyph_rt.export.reader.network import Reader, Size
+from glyph_rt.export.reader.network import Reader
 from glyph_rt.export.reader.package import write_package
+from glyph_rt.export.reader.size import Size
 from torch.nn import functional as F
 from transformers import DynamicCache, Glm4vForConditionalGeneration, StaticCache, StoppingCriteria, StoppingCriteriaList
 

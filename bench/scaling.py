@@ -28,8 +28,9 @@ from typing import Any
 
 import torch
 import transformers
-from glyph_rt.export.reader.network import Reader, Size
+from glyph_rt.export.reader.network import Reader
 from glyph_rt.export.reader.package import write_package
+from glyph_rt.export.reader.size import Size
 from texts import prose
 from towers import SIZES, flops_per_page
 

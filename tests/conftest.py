@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from glyph_rt.export.reader.network import Reader, Size
+from glyph_rt.export.reader.network import Reader
 from glyph_rt.export.reader.package import write_package
+from glyph_rt.export.reader.size import Size
 from numpy.typing import NDArray
 
 from glyph_rt import Runtime

@@ -7,7 +7,8 @@ norms, which start at zero, have moved. After Net2Net (arXiv:1511.05641).
 from __future__ import annotations
 
 import torch
-from glyph_rt.export.reader.network import Reader, Size
+from glyph_rt.export.reader.network import Reader
+from glyph_rt.export.reader.size import Size
 from torch import Tensor
 
 

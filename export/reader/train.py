@@ -27,10 +27,11 @@ from glyph_rt.export.reader.curriculum import SHARES, Stage, curriculum
 from glyph_rt.export.reader.documents import Writer
 from glyph_rt.export.reader.growth import grown
 from glyph_rt.export.reader.muon import Muon, matrix_dtype
-from glyph_rt.export.reader.network import Reader, Size, load_checkpoint_state
+from glyph_rt.export.reader.network import Reader, load_checkpoint_state
 from glyph_rt.export.reader.package import write_package
 from glyph_rt.export.reader.prefetch import Prefetcher
 from glyph_rt.export.reader.samples import IGNORE, Batch, SampleMaker, Shape
+from glyph_rt.export.reader.size import Size
 from glyph_rt.export.reader.vocabulary import HELD_OUT
 from numpy.typing import NDArray
 from torch import Tensor

@@ -13,12 +13,13 @@ from glyph_rt.export.reader.alphabet import BEGIN_OF_IMAGE, END_OF_IMAGE, IDS, P
 from glyph_rt.export.reader.curriculum import SHARES, Stage
 from glyph_rt.export.reader.documents import Shares, Writer
 from glyph_rt.export.reader.growth import grown
-from glyph_rt.export.reader.network import HEADS_NOT_SHIPPED, Reader, Size, checkpoint_state
+from glyph_rt.export.reader.network import HEADS_NOT_SHIPPED, Reader, checkpoint_state
 from glyph_rt.export.reader.package import write_package
 from glyph_rt.export.reader.prefetch import Prefetcher
 from glyph_rt.export.reader.questions import ABSENT, TRAINED, phrased
 from glyph_rt.export.reader.questions import HELD_OUT as JUDGED
 from glyph_rt.export.reader.samples import IGNORE, SampleMaker, Shape
+from glyph_rt.export.reader.size import Size
 from glyph_rt.export.reader.train import Options, Trainer
 from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
 from transformers import Glm4vConfig, Glm4vForConditionalGeneration
