@@ -10,6 +10,7 @@ from glyph_rt.export.reader.alphabet import CONTROL, IDS, VOCABULARY_SIZE
 from glyph_rt.export.reader.network import Reader, checkpoint_state
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from glyph_rt.typeset import Typesetter
@@ -22,19 +23,32 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 
+# Of a matrix's weights. bf16 has 8; with 5 the answers of the training's version 7 were as often right (bench/reader_quality.py: 85.0 %
+# of values on 1 to 4 pages, 84.5 with 8; 72.5 and 73.0 on 8 pages), and the file, of which a repository keeps every version for ever,
+# compresses to 3.3 MB instead of 4.3.
+SIGNIFICANT_BITS = 5
+
 
 def write_package(reader: Reader, typesetter: Typesetter, out: Path) -> None:
-    """Write config.json, model.safetensors (bf16), tokenizer files, generation_config.json and style.json into `out`."""
+    """Write config.json, model.safetensors (`kept`), tokenizer files, generation_config.json and style.json into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     config = reader.size.config() | {"dtype": "bfloat16"}
     _write_json(out / "config.json", config)
     _write_json(out / "generation_config.json", {"eos_token_id": config["text_config"]["eos_token_id"], "pad_token_id": IDS["<|pad|>"]})
     _write_json(out / "style.json", typesetter.style.to_json() | {"atlas-digest": typesetter.atlas.digest()})
-    state = {name: tensor.to(torch.bfloat16) for name, tensor in checkpoint_state(reader).items()}
+    state = {name: kept(tensor) for name, tensor in checkpoint_state(reader).items()}
     save_file(state, out / "model.safetensors", metadata={"format": "pt"})
     _tokenizer().save_pretrained(out)
     for file in out.iterdir():
         file.chmod(0o644)  # safetensors writes files that only their owner may read
+
+
+def kept(weights: Tensor) -> Tensor:
+    """bf16; a matrix's are rounded to SIGNIFICANT_BITS, so by a thirty-second part of themselves at most."""
+    if weights.ndim < 2:
+        return weights.to(torch.bfloat16)
+    mantissa, exponent = torch.frexp(weights.float())
+    return torch.ldexp((mantissa * 2**SIGNIFICANT_BITS).round() / 2**SIGNIFICANT_BITS, exponent).to(torch.bfloat16)
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
