@@ -114,7 +114,7 @@ def prefilled_text(runtime: Runtime, tokens: int, chunk: int, room: int) -> KVTa
 
 def decode(runtime: Runtime, document: Document, as_text: KVTail, steps: int) -> tuple[float, float]:
     """Seconds of a step behind the pages and behind the text, medians; in turn."""
-    lease, _ = document.lease()
+    lease = document.means.store.pin(document.keys)
     past = Past(lease.segments, KVTail(runtime.model.kv_shape, steps))
     sides: list[Callable[[], None]] = [
         lambda: run(runtime, past, [21], document.end_position + past.tail.length),

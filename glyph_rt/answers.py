@@ -8,13 +8,16 @@ import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from glyph_rt.errors import InputError, LimitError, OptionError
+from glyph_rt.intake import Admission, Effort
 from glyph_rt.language import Channel, Drafter, KVSegment, KVTail, Lease, Past, Piece, Sampler, Sampling, Turn
-from glyph_rt.memory.arena import PlaceCallback, Reservation
+from glyph_rt.memory.arena import Reservation, Take
 from glyph_rt.memory.limits import MIB
 from glyph_rt.quotes import Quote, Quoting, corrected, locate
+from glyph_rt.reading import Progress, ProgressCallback
 
 if TYPE_CHECKING:
     from glyph_rt.documents import Document
@@ -126,7 +129,7 @@ class Answer:
         keep: bool = False,
         priority: int = 0,
         quoting: Quoting = Quoting.MARK,
-        on_wait: PlaceCallback = lambda place: None,
+        progress: ProgressCallback = lambda progress: None,
     ) -> None:
         self._asked = time.perf_counter()
         check_quoting(quoting, sampling)
@@ -134,21 +137,35 @@ class Answer:
         model, template, arena = means.loop.model, means.template, means.arena
         own = template.follow_up(question) if after else template.question(question, document.end_position).tokens
         guide = template.grammars.guide(sampling.constraint) if sampling.constraint else None
-        with ExitStack() as undo:
+
+        def claim(take: Take) -> tuple[Stand, list[int], int, Admission]:
+            """All the question needs, and nothing when there is no room: what it follows may go while it waits, as its document may."""
             stand = after._to_stand_on(document) if after else Stand()
+            try:
+                prompt = [*stand.unrun, *own]
+                most = _check_fit(document, document.tokens + stand.tokens + len(prompt), sampling)
+                size = (len(prompt) + most) * model.kv_shape.bytes_per_token
+                purpose = f"this question with up to {most} tokens of answer"
+                _check_budget(document, size, purpose)
+                return stand, prompt, most, document.claim(size, purpose, take, priority)
+            except BaseException:
+                stand.release()
+                raise
+
+        stand, prompt, most, admission = arena.admit(claim, lambda place: progress(Progress("wait", 0, place)))
+        with ExitStack() as undo:
             undo.callback(stand.release)
-            prompt = [*stand.unrun, *own]
-            before = document.tokens + stand.tokens + len(prompt)
-            most = _check_fit(document, before, sampling)
-            size = (len(prompt) + most) * model.kv_shape.bytes_per_token
-            purpose = f"this question with up to {most} tokens of answer"
-            _check_budget(document, size, purpose)
-            lease, restored = document.lease(priority, on_wait)
+            undo.callback(admission.own.release)
+            gone, restored = not admission.intake.whole, Effort()
+
+            def tell(done: int) -> None:
+                if gone:
+                    progress(Progress("restore", done, document.measure.pages))
+
+            lease = admission.lease(tell, restored)
             undo.callback(lease.release)
-            room = arena.reserve(size, purpose, on_wait)
-            undo.callback(room.release)
             tail = KVTail(model.kv_shape, len(prompt) + most)
-            self._memory = TurnMemory(tail, room, lease, stand, keep, arena.lock)
+            self._memory = TurnMemory(tail, admission.own, lease, stand, keep, arena.lock)
             self._reply = template.stream(most, sampling.stop)
             self._drafter = Drafter(document.source) if sampling.draft else None
             self._turn = Turn(
@@ -168,9 +185,9 @@ class Answer:
         # Also when an answer is dropped without being read or closed, its memory comes back: later, since this may run in any thread.
         weakref.finalize(self, _abandon, self._turn, self._memory, means.store.later).atexit = False
         self.document, self.question, self.after, self.quoting = document, question, after, quoting
-        self.kv_bytes = size  # of the turn alone
-        self._restore_s, self._prompt_tokens = restored.wall_s, before
-        self._cached_tokens = before - len(prompt) - restored.prefilled_tokens
+        self.kv_bytes = admission.own.size  # of the turn alone
+        self._restore_s, self._prompt_tokens = restored.wall_s, document.tokens + stand.tokens + len(prompt)
+        self._cached_tokens = document.tokens + stand.tokens - restored.prefilled_tokens
         self._own, self._prompt = own, prompt
         self._texts: dict[Channel, list[str]] = {channel: [] for channel in Channel}
         self._finish_reason: str | None = None
@@ -299,6 +316,11 @@ class Answer:
             self._texts[piece.channel].append(piece.text)
         return pieces
 
+    @cached_property
+    def _exchange(self) -> list[int]:
+        """Question and answer in the template's own form, which may leave thoughts out; of an answer that has ended."""
+        return self.document.means.template.exchange(self.question, self.said, first=self.after is None)
+
     def _to_stand_on(self, document: Document) -> Stand:
         """For a question behind this answer. Raises InputError when it has not ended, or was about something else."""
         if self.document.digest != document.digest:
@@ -307,7 +329,7 @@ class Answer:
             raise InputError("the answer that this question follows has not been read to its end")
         template, run = document.means.template, [*self._own, *self._reply.tokens]
         if set(run) & set(template.marks.thinking or ()):  # the template, not we, says what becomes of thoughts: the answer is run again
-            run = template.exchange(self.question, self.said, first=self.after is None)
+            run = self._exchange
         else:
             kept = self._memory.stand_on([*self._prompt, *self._reply.tokens])
             if kept is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,27 +11,14 @@ from numpy.typing import NDArray
 
 from glyph_rt.answers import Answer, AnswerTimings, Usage
 from glyph_rt.errors import ClosedError, InputError
-from glyph_rt.language import Lease, PromptTemplate, Sampling, SegmentStore, StepLoop
-from glyph_rt.memory.arena import Arena, PlaceCallback, Reservation
+from glyph_rt.intake import Admission, Effort
+from glyph_rt.language import PromptTemplate, Sampling, SegmentStore, StepLoop
+from glyph_rt.memory.arena import Arena, Reservation, Take
 from glyph_rt.quotes import Quoting
-from glyph_rt.reading import Effort, PageName, PageReader
+from glyph_rt.reading import PageName, PageReader, Progress, ProgressCallback
 from glyph_rt.typeset import Layout
 
 __all__ = ["Answer", "AnswerTimings", "Document", "Means", "Progress", "ProgressCallback", "ReadTimings", "Usage"]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a reading stands: `done` of `total` through `stage`. A callback that raises stops the reading there."""
-
-    # "layout", of long texts only, in code points; "wait", for KV memory, of which `total` is the place in the queue, from 1; "read",
-    # drawn, encoded and prefilled, in pages.
-    stage: str
-    done: int
-    total: int
-
-
-ProgressCallback = Callable[[Progress], None]  # must not block: while a reading waits, it is called under the arena's lock
 
 
 @dataclass(frozen=True)
@@ -41,7 +27,7 @@ class ReadTimings:
 
     typeset_s: float
     encode_s: float
-    prefill_s: float  # less what typesetting and encoding took at the same time
+    prefill_s: float  # less what typesetting and encoding took at the same time; or waiting for who had the same pages read
     wait_s: float = 0.0  # for KV memory that others used
 
 
@@ -94,10 +80,9 @@ class Document:
         self.prefilled_tokens = effort.prefilled_tokens  # of these, the ones that reading it had to run
         self.digest = names[-1].key
         self.kv_bytes = self.tokens * means.reader.kv_shape.bytes_per_token
+        self.keys = keys = tuple(name.key for name in names)  # what the pages' KV is known by
         self._layout, self._names = layout, names
-        self._restoring = threading.Lock()
         self._closed = False
-        keys = tuple(name.key for name in names)
         means.store.want(keys)
         self._give_back = weakref.finalize(self, means.store.later, lambda: _give_back(means.store, keys, room))
         self._give_back.atexit = False
@@ -130,21 +115,24 @@ class Document:
         keep: bool = False,
         priority: int = 0,
         quotes: Quoting = Quoting.MARK,
-        on_wait: PlaceCallback = lambda place: None,
+        progress: ProgressCallback = lambda progress: None,
     ) -> Answer:
         """Answer a question. Only the question is prefilled, and whatever of the document others had to be given room for.
 
         after: an answer that has ended and that this question refers to. keep: keep the turn's KV until the answer is closed, so that a
         question after it prefills nothing of it. priority: higher goes first, before any other. quotes: with EXACT, `Answer.text` has the
-        document's own characters where the model misread what it quotes; either way `Answer.quotes` tells of them. on_wait: told the place
-        in the queue, from 1, while there is no room; see `Arena.reserve`.
+        document's own characters where the model misread what it quotes; either way `Answer.quotes` tells of them. progress: told the place
+        in the queue while there is no room, and then of the pages that are brought back, if any have to be; what it raises ends the
+        question, and nobody else's.
 
         Raises InputError for a question that is empty or no Unicode text, OptionError for exact quotes in an answer of a constrained form,
         LimitError, before any work, when question and answer can never fit the context or the KV budget, BusyError when they found no room
         in time, and ClosedError after `close`.
         """
         check_question(question)
-        return Answer(self, question, sampling or Sampling(), after, keep, priority, Quoting.parse(quotes), on_wait)
+        if self._closed:
+            raise ClosedError("this document was closed; read it again")
+        return Answer(self, question, sampling or Sampling(), after, keep, priority, Quoting.parse(quotes), progress)
 
     def append(self, text: str) -> Document:
         """A document of this one's text and `text` behind it. Only pages that differ are prefilled: the last one, and the new ones."""
@@ -152,21 +140,16 @@ class Document:
             raise ClosedError("this document was closed; read it again")
         return self.means.read(self.text + text, self.tenant, None)
 
-    def lease(self, priority: int = 0, on_wait: PlaceCallback = lambda place: None) -> tuple[Lease, Effort]:
-        """The document's KV for whoever asked to release, brought back where it was gone, and what that took.
+    def claim(self, own: int, purpose: str, take: Take, priority: int = 0) -> Admission:
+        """For `Arena.admit`: the document's KV, there or on its way back, and `own` bytes beside it, of which `purpose` says what for.
 
-        Raises ClosedError, LimitError and BusyError.
+        Also of a document that was closed while its question waited: it is answered as if it were there.
         """
-        with self._restoring:  # one restores, the others find it done
-            if self._closed:
-                raise ClosedError("this document was closed; read it again")
-            effort = Effort()
-            purpose = f"bringing back a document of {self.measure.pages:,} pages ({self.tokens:,} tokens)"
-            return self.means.reader.bring_in(self._names, self._layout, purpose, effort, priority, on_wait=on_wait), effort
+        return self.means.reader.claim(self._names, self._layout, own, purpose, take, priority)
 
     def evict(self) -> None:
         """Give the KV memory to others now, as far as no answer is using it. The document stays open."""
-        self.means.store.evict([name.key for name in self._names])
+        self.means.store.evict(self.keys)
 
     def close(self) -> None:
         """Give the memory back: at once, or when the last running answer ends."""

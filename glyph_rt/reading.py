@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from glyph_rt.identity import digest
+from glyph_rt.intake import Admission, Effort, Intake, Work
 from glyph_rt.language import PAGES_AHEAD, KVSegment, KVShape, KVTail, Lease, Past, PromptTemplate, SegmentStore, StepLoop
-from glyph_rt.memory.arena import Arena, PlaceCallback, Reservation
+from glyph_rt.memory.arena import Arena, PlaceCallback, Take
 from glyph_rt.memory.byte_cache import ByteCache
 from glyph_rt.typeset import BLOCK, Layout, Page, Typesetter
 from glyph_rt.vision import MAX_BATCH, VisionEncoder
@@ -33,26 +33,18 @@ class PageName:
     patch_bytes: int  # of one patch: pages with colour have more
 
 
-@dataclass
-class Effort:
-    """Seconds that bringing pages in took the thread that asked for it; they add up to its wall time. And what was done."""
+@dataclass(frozen=True)
+class Progress:
+    """Where a reading stands, or a question: `done` of `total` through `stage`. A callback that raises stops the one or the other there."""
 
-    typeset_s: float = 0.0
-    encode_s: float = 0.0
-    prefill_s: float = 0.0  # prefilling, less what typesetting and encoding took beside it
-    wait_s: float = 0.0  # for KV memory
-    prefilled_tokens: int = 0
-    _clock: float = field(default_factory=time.perf_counter)
+    # "layout", of long texts only, in code points; "wait", for KV memory, of which `total` is the place in the queue, from 1; "read",
+    # drawn, encoded and prefilled, in pages; "restore", the same of a document that has to be brought back for a question.
+    stage: str
+    done: int
+    total: int
 
-    @property
-    def wall_s(self) -> float:
-        return self.typeset_s + self.encode_s + self.prefill_s + self.wait_s
 
-    def charge(self, stage: str) -> None:
-        """The time since the last charge went into `stage`."""
-        now = time.perf_counter()
-        setattr(self, stage, getattr(self, stage) + now - self._clock)
-        self._clock = now
+ProgressCallback = Callable[[Progress], None]  # must not block: it may be called under the arena's lock
 
 
 class PageReader:
@@ -74,6 +66,7 @@ class PageReader:
         self.kv_shape = kv_shape  # of documents; turns have the model's own
         weights = loop.model.quant.value if loop.model.quant else str(loop.model.dtype)
         self._root = digest("document-kv/3", model_digest, weights, str(kv_shape), encoder.name)
+        self._intakes: dict[str, Intake] = {}  # by the last page's key; with the arena's lock held
 
     @property
     def arena(self) -> Arena:
@@ -113,92 +106,88 @@ class PageReader:
         advance: Callable[[int], None] = lambda done: None,
         on_wait: PlaceCallback = lambda place: None,
     ) -> Lease:
-        """A lease on the KV of all these pages. What is not there is copied back from host memory, or prefilled: from encoded pages where
-        they are kept, else from pages drawn anew.
+        """A lease on the KV of all these pages, for whoever asked to release.
 
-        advance: called with the number of pages that are there; what it raises stops the reading. on_wait: see `Arena.reserve`. Raises
-        LimitError and BusyError when KV memory does not suffice.
+        advance: called with the number of pages that are there; see `Intake.complete`. on_wait: see `Arena.admit`. What either raises stops
+        the reading. Raises LimitError and BusyError when KV memory does not suffice.
         """
+        admission = self.arena.admit(lambda take: self.claim(names, layout, 0, purpose, take, priority), on_wait)
+        admission.own.release()
+        effort.charge("wait_s")
+        return admission.lease(advance, effort)
 
-        def reserve(size: int) -> Reservation:
-            reservation = self.arena.reserve(size, purpose, on_wait)
-            effort.charge("wait_s")
-            return reservation
+    def claim(self, names: Sequence[PageName], layout: Layout, own: int, purpose: str, take: Take, priority: int = 0) -> Admission:
+        """For `Arena.admit`: these pages, and `own` bytes beside them, of which `purpose` says what for.
 
+        What is not there will be copied back from host memory, or prefilled: from encoded pages where they are kept, else from pages drawn
+        anew. Who comes while somebody else has these pages brought in joins that.
+        """
         keys = [name.key for name in names]
+        under_way = self._intakes.get(keys[-1])
+        if under_way is not None:
+            room = take(own, purpose)
+            under_way.join()
+            return Admission(room, under_way)
         lease = self.store.pin(keys)
         try:
-            if lease.bytes + self._bytes(names[lease.pages :]) > self.arena.budget:
-                lease.release()  # what is shared is part of something too large to stay beside the rest: it must be free to go
+            if lease.bytes + self._bytes(names[lease.pages :]) + own > self.arena.budget:
+                lease.drop()  # what is shared is part of something too large to stay beside the rest: it must be free to go
                 lease = self.store.pin(())
-            while (found := self.store.host_copy(keys[lease.pages :])) is not None:
-                lease = self._copy_back(lease, names, *found, reserve, effort)
-            if lease.pages:
-                advance(lease.pages)
-            if lease.pages < len(names):
-                lease = self._prefill(lease, names, layout, reserve, effort, priority, advance)
-            return lease
+            gone = names[lease.pages :]
+            room = take(self._bytes(gone) + own, f"bringing {len(gone):,} pages back for {purpose}" if gone and own else purpose)
         except BaseException:
-            lease.release()
+            lease.drop()
             raise
+        admission = Admission(room.split(own), Intake(self.arena.changed, lease, room))
+        if gone:
+            self._intakes[keys[-1]] = admission.intake
+            admission.intake.begin(self._bring(admission.intake, names, layout, priority), lambda: self._intakes.pop(keys[-1]))
+        return admission
 
     def _bytes(self, names: Iterable[PageName]) -> int:
         return sum(name.tokens for name in names) * self.kv_shape.bytes_per_token
 
-    def _copy_back(
-        self,
-        lease: Lease,
-        names: Sequence[PageName],
-        copy: KVSegment,
-        ends: tuple[int, ...],
-        reserve: Callable[[int], Reservation],
-        effort: Effort,
-    ) -> Lease:
-        """`lease`, extended by pages that host memory holds."""
-        reservation = reserve(copy.nbytes)
-        try:
-            keys = [name.key for name in names[lease.pages : lease.pages + len(ends)]]
-            lease = self.store.extend(lease, keys, ends, copy.copied_to(self.loop.model.device), reservation)
-        except BaseException:
-            reservation.release()
-            raise
-        effort.charge("prefill_s")
-        return lease
+    def _bring(self, intake: Intake, names: Sequence[PageName], layout: Layout, priority: int) -> Work:
+        """The pages that an intake does not have yet."""
+        keys = [name.key for name in names]
+        while (found := self.store.host_copy(keys[intake.lease.pages :])) is not None:
+            copy, ends = found
+            there = intake.lease.pages
+            self._hand_over(intake, keys[there : there + len(ends)], ends, copy.copied_to(self.loop.model.device))
+            intake.effort.charge("prefill_s")
+            yield intake.lease.pages
+        if intake.lease.pages < len(names):
+            yield from self._prefill(intake, names[intake.lease.pages :], layout, priority)
 
-    def _prefill(
-        self,
-        lease: Lease,
-        names: Sequence[PageName],
-        layout: Layout,
-        reserve: Callable[[int], Reservation],
-        effort: Effort,
-        priority: int,
-        advance: Callable[[int], None],
-    ) -> Lease:
-        """`lease`, extended by the pages behind it."""
-        new, before = names[lease.pages :], lease.pages
-        reservation = reserve(self._bytes(new))
+    def _prefill(self, intake: Intake, new: Sequence[PageName], layout: Layout, priority: int) -> Work:
+        """The pages behind those that an intake has."""
+        before = intake.lease.pages
+        tail = KVTail(self.kv_shape, sum(name.tokens for name in new))
+        with closing(self.loop.reading(Past(intake.lease.segments, tail), priority)) as reading:
+            for ahead, (name, visual) in enumerate(self._visual_tokens(new, layout, intake), 1 - PAGES_AHEAD):
+                if ahead > 0:
+                    reading.wait_for(ahead)
+                    intake.effort.charge("prefill_s")
+                    yield before + ahead
+                reading.add(self.template.page(name.number, name.position, name.columns, name.rows), visual)
+                intake.effort.prefilled_tokens += name.tokens
+                intake.effort.charge("prefill_s")
+            for done in range(max(1, len(new) - PAGES_AHEAD + 1), len(new) + 1):
+                reading.wait_for(done)
+                intake.effort.charge("prefill_s")
+                yield before + done
+        self._hand_over(intake, [name.key for name in new], np.cumsum([name.tokens for name in new]).tolist(), tail.seal())
+
+    def _hand_over(self, intake: Intake, keys: Sequence[str], ends: Sequence[int], segment: KVSegment) -> None:
+        """The store takes over the KV of pages that an intake now has."""
+        room = intake.room.split(segment.nbytes)
         try:
-            tail = KVTail(self.kv_shape, sum(name.tokens for name in new))
-            with closing(self.loop.reading(Past(lease.segments, tail), priority)) as reading:
-                for ahead, (name, visual) in enumerate(self._visual_tokens(new, layout, effort), 1 - PAGES_AHEAD):
-                    if ahead > 0:
-                        reading.wait_for(ahead)
-                        advance(before + ahead)
-                    reading.add(self.template.page(name.number, name.position, name.columns, name.rows), visual)
-                    effort.charge("prefill_s")
-                for done in range(max(1, len(new) - PAGES_AHEAD + 1), len(new) + 1):
-                    reading.wait_for(done)
-                    advance(before + done)
-                effort.charge("prefill_s")
-            effort.prefilled_tokens += tail.length
-            ends = np.cumsum([name.tokens for name in new]).tolist()
-            return self.store.extend(lease, [name.key for name in new], ends, tail.seal(), reservation)
+            intake.lease = self.store.extend(intake.lease, keys, ends, segment, room)
         except BaseException:
-            reservation.release()
+            room.release()
             raise
 
-    def _visual_tokens(self, names: Sequence[PageName], layout: Layout, effort: Effort) -> Iterator[tuple[PageName, Tensor]]:
+    def _visual_tokens(self, names: Sequence[PageName], layout: Layout, intake: Intake) -> Iterator[tuple[PageName, Tensor]]:
         """Pages with their visual tokens [tokens, hidden], in order; neighbours that are not kept are encoded together."""
         drawn: Iterator[Page] | None = None
         dtype = self.loop.model.dtype
@@ -213,9 +202,9 @@ class PageReader:
                 page = next(drawn)
                 if page.number in wanted:
                     pages.append(page)
-            effort.charge("typeset_s")
+            intake.effort.charge("typeset_s")
             tokens = self.encoder.encode(np.stack([page.patches for page in pages]), pages[0].width, pages[0].height)
-            effort.charge("encode_s")
+            intake.effort.charge("encode_s")
             for (name, _), visual in zip(batch, tokens, strict=True):
                 kept = visual.to(dtype, copy=True)  # a tensor of its own: a view would keep the whole batch in memory
                 self.encoded.put(name.content, kept)

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from glyph_rt.checkpoint import Checkpoint
-from glyph_rt.documents import Document, Means, Progress, ProgressCallback
+from glyph_rt.documents import Document, Means
 from glyph_rt.errors import ClosedError, InputError, LimitError, ModelError
+from glyph_rt.intake import Effort
 from glyph_rt.language import CudaRecorder, LanguageModel, PromptTemplate, Quant, SegmentStore, StepLoop
 from glyph_rt.language.model import dtype_of
 from glyph_rt.memory.arena import Arena
@@ -22,7 +23,7 @@ from glyph_rt.memory.dry_run import dry_run_plan, guard
 from glyph_rt.memory.estimate import vision_workspace
 from glyph_rt.memory.limits import Limits
 from glyph_rt.memory.plan import Budget, MemoryPlan, Share
-from glyph_rt.reading import Effort, PageReader
+from glyph_rt.reading import PageReader, Progress, ProgressCallback
 from glyph_rt.typeset import PRESETS, Layout, Measure, Style, Typesetter, load_style
 from glyph_rt.vision import GpuUse, ProbePage, VisionEncoder, default_store, open_encoder
 

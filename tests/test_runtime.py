@@ -70,7 +70,7 @@ def answer_tokens(document: Document, question: str) -> list[int]:
 def question_logits(document: Document, question: str) -> torch.Tensor:
     """Logits of the first answer token, over the document's shared KV."""
     model = document.means.loop.model
-    lease, _ = document.lease()
+    lease = document.means.store.pin(document.keys)
     piece = document.means.template.question(question, document.end_position)
     past = Past(lease.segments, KVTail(model.kv_shape, len(piece.tokens)))
     logits = run(model, [Rows(past, piece.tokens, piece.positions)])[0][-1]

@@ -38,7 +38,7 @@ class Run:
 
 
 class Lease:
-    """Pinned runs that hold the first pages of a chain. Releasing twice does nothing."""
+    """Pinned runs that hold the first pages of a chain. Releasing or dropping it twice does nothing."""
 
     def __init__(self, store: SegmentStore, runs: tuple[tuple[Run, int], ...]) -> None:
         self._store, self._runs = store, runs
@@ -57,7 +57,11 @@ class Lease:
         return self._store._pin(self._runs)
 
     def release(self) -> None:
-        self._store._unpin(self)
+        self._store._unpin(self, used=True)
+
+    def drop(self) -> None:
+        """Release it unused: what it pinned is as idle as it was before."""
+        self._store._unpin(self, used=False)
 
 
 class SegmentStore:
@@ -188,17 +192,20 @@ class SegmentStore:
                 run.pins += 1
             return lease
 
-    def _unpin(self, lease: Lease) -> None:
+    def _unpin(self, lease: Lease, used: bool) -> None:
         with self.arena.lock:
             if lease._released:
                 return
             lease._released = True
             for run, _ in reversed(lease._runs):  # the beginning of a chain last, so that its end is given up first
-                self._clock += 1
-                run.pins, run.used = run.pins - 1, self._clock
+                run.pins -= 1
+                if used:
+                    self._clock += 1
+                    run.used = self._clock
                 self._free_unless_needed(run)
             lease._runs, lease.segments = (), ()  # whoever keeps the lease must not keep what it gave back
-            self.arena.recheck()
+            if used:
+                self.arena.recheck()
 
     def _needed(self, run: Run) -> bool:
         if run.reservation is None:

@@ -38,7 +38,7 @@ def put(document: Document, askings: Mapping[Key, Asking], watch: Watch) -> Iter
             while waiting and len(running) < TOGETHER and (not running or _is_room(document, running[-1][1])):
                 key, asking = waiting[0]
                 try:
-                    running.append((key, document.ask(asking.question, asking.sampling, on_wait=watch.wait)))
+                    running.append((key, document.ask(asking.question, asking.sampling, progress=_at_once if running else watch)))
                 except BusyError as error:
                     if running:  # these will give room
                         break
@@ -67,6 +67,12 @@ def _run(answer: Answer, emit: Emit | None, watch: Watch) -> None:
                 emit(piece)
 
 
+def _at_once(progress: Progress) -> None:
+    """Who has answers running does not wait for memory: they hold some, and those that nobody reads rest. Raises BusyError."""
+    if progress.stage == "wait":
+        raise BusyError("there is no room for another answer beside those that run")
+
+
 def _is_room(document: Document, last: Answer) -> bool:
     """Whether another answer like the last finds KV memory at once."""
     arena = document.means.arena
@@ -82,16 +88,12 @@ class Watch:
 
     def __call__(self, progress: Progress) -> None:
         if progress.stage == "wait":
-            self.wait(progress.total)
+            if self._progress is not None:
+                self._progress(progress)
             return
         if progress.stage == "read":
             self._last = Progress("read", self._before + progress.done, self._total)
         self.tick()
-
-    def wait(self, place: int) -> None:
-        """Tell a place in the queue for KV memory, from 1."""
-        if self._progress is not None:
-            self._progress(Progress("wait", 0, place))
 
     def tick(self) -> None:
         """Tell it again: whoever wants to stop gets to."""

@@ -186,7 +186,7 @@ def _check_text(request: pb.AskRequest, call: Call) -> int:
 def _ask(run: Run, subject: Subject, inquiry: Inquiry) -> Conclusion:
     """Ask about what has been read, on the run's thread."""
     document, inline = subject.document, subject.inline
-    with document.ask(inquiry.question, inquiry.sampling, after=subject.after, quotes=inquiry.quotes, on_wait=run.wait) as answer:
+    with document.ask(inquiry.question, inquiry.sampling, after=subject.after, quotes=inquiry.quotes, progress=run.progress) as answer:
         usage = answer.usage
         run.accept(pb.AnswerAccepted(prompt_tokens=usage.prompt_tokens, cached_tokens=0 if inline else usage.cached_tokens))
         for pieces in answer.steps():

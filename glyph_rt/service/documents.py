@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from glyph_rt.typeset import Page
 
 Part = pb.ReadDocumentRequest | pb.AppendDocumentRequest
-_STAGES = {"layout": pb.READ_STAGE_LAYOUT, "wait": pb.READ_STAGE_WAIT, "read": pb.READ_STAGE_READ}
+_STAGES = {"layout": pb.READ_STAGE_LAYOUT, "wait": pb.READ_STAGE_WAIT, "read": pb.READ_STAGE_READ, "restore": pb.READ_STAGE_READ}
 DEFAULT_PAGE, MOST_PER_PAGE = 50, 100  # documents of one ListDocuments response
 
 

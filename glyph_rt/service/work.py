@@ -230,10 +230,6 @@ class AnswerRun(Generic[T]):
         self.check()
         self._stand(progress)
 
-    def wait(self, place: int) -> None:
-        """Say that it waits for KV memory, at this place in the queue."""
-        self.progress(Progress("wait", 0, place))
-
     def accept(self, accepted: AnswerAccepted) -> None:
         """Say so, before any piece."""
         self._hand_over(accepted)

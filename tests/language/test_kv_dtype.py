@@ -85,7 +85,7 @@ def test_the_logits_of_the_reader_are_off_by_little(packed: Runtime, reader_runt
 def question_logits(runtime: Runtime) -> Iterator[torch.Tensor]:
     """Logits behind every token of the questions, over what the runtime keeps of TEXT."""
     with runtime.read(TEXT) as document:
-        lease, _ = document.lease()
+        lease = document.means.store.pin(document.keys)
         for question in QUESTIONS:
             prompt = runtime.template.question(question, document.end_position).tokens
             positions = torch.arange(document.end_position, document.end_position + len(prompt)).expand(3, -1)
@@ -99,7 +99,7 @@ def test_a_runtime_keeps_documents_packed_and_counts_what_they_take(packed: Runt
         assert document.digest != exact.digest, "the dtype is part of what names KV"
         assert document.kv_bytes == document.tokens * packed.plan().kv_per_token == packed.arena.used
         assert document.kv_bytes < 0.3 * exact.kv_bytes
-        lease, _ = document.lease()
+        lease = document.means.store.pin(document.keys)
         assert sum(segment.nbytes for segment in lease.segments) == document.kv_bytes
         lease.release()
         right = QUESTIONS if packed.limits.kv_dtype == KVDtype.INT8 else QUESTIONS[:1]  # fp8 loses one of the others

@@ -145,7 +145,7 @@ def test_what_is_kept_of_answers_is_bounded_and_holds_no_kv(serve: Served) -> No
         kept = serve.server.desk.library._answers[identity]
         assert list(kept) == made[3:]
         [entry] = serve.server.desk.library._entries.values()
-        lease, _ = entry.document.lease()
+        lease = serve.runtime.store.pin(entry.document.keys)
         tensors = [weakref.ref(segment.kv) for segment in lease.segments]
         lease.release()
         del lease
