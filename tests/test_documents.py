@@ -116,6 +116,55 @@ def test_who_finds_no_room_waits_for_it(random_model: Path, tmp_path: Path) -> N
         assert texts == [document.ask(QUESTIONS[0], LONG).text]
 
 
+def test_a_question_that_waits_does_not_keep_its_document_from_who_waits_in_front(random_model: Path, tmp_path: Path) -> None:
+    """With its document pinned, the two would wait for each other until one is refused, after ten minutes here."""
+    with opened(random_model, tmp_path, kv_bytes=700_000, wait_s=600) as runtime, runtime.read(TEXT) as document:
+        expected = document.ask(QUESTIONS[0], LONG).text
+        size = runtime.arena.budget - document.kv_bytes
+        held = runtime.arena.reserve(size, "somebody else")
+        texts: list[str] = []
+        order: list[str] = []
+
+        def want_more() -> None:
+            room = runtime.arena.reserve(size + 1, "who is in front")
+            order.append("in front")
+            assert runtime.arena.used == size + 1, "the document went, though its question waits"
+            room.release()
+
+        def ask() -> None:
+            texts.append(document.ask(QUESTIONS[0], LONG).text)
+            order.append("question")
+
+        threads = [threading.Thread(target=target, daemon=True) for target in (want_more, ask)]
+        for number, thread in enumerate(threads, 1):
+            thread.start()
+            eventually(lambda number=number: len(runtime.arena._queue) == number)  # type: ignore[misc]
+        assert runtime.store.idle_bytes == document.kv_bytes
+        held.release()
+        for thread in threads:
+            thread.join(30)
+        assert order == ["in front", "question"] and texts == [expected]
+
+
+def test_a_question_that_waits_does_not_keep_the_turn_that_it_follows(random_model: Path, tmp_path: Path) -> None:
+    """What is kept of that is given back when it is closed; the question then runs it again."""
+    with opened(random_model, tmp_path, kv_bytes=700_000, wait_s=600) as runtime, runtime.read(TEXT) as document:
+        first = document.ask(QUESTIONS[0], Sampling(max_new_tokens=5), keep=True)
+        assert first.text is not None
+        expected = document.ask("Why?", LONG, after=first).text
+        held = runtime.arena.reserve(runtime.arena.budget - runtime.arena.used, "somebody else")
+        answers: list[Answer] = []
+        thread = threading.Thread(target=lambda: answers.append(document.ask("Why?", LONG, after=first)), daemon=True)
+        thread.start()
+        eventually(lambda: len(runtime.arena._queue) == 1)
+        before = runtime.arena.used
+        first.close()
+        assert runtime.arena.used == before - first.kv_bytes
+        held.release()
+        thread.join(30)
+        assert answers[0].text == expected and answers[0].prefilled_tokens > len(runtime.template.follow_up("Why?")) + 1
+
+
 def test_a_document_larger_than_what_it_shares_leaves_room_for_is_not_kept_out_by_it(random_model: Path, tmp_path: Path) -> None:
     """It begins like a document that fills most of the budget: sharing one page would keep all of that."""
     with opened(random_model, tmp_path, kv_bytes=1_000_000, waiting=0) as runtime:

@@ -12,12 +12,14 @@ import pytest
 
 from glyph_rt import Limits, Runtime
 from glyph_rt.cli import main
+from glyph_rt.language import LanguageModel
 from glyph_rt.memory.arena import Reservation
 from glyph_rt.service.client import Client, ServiceError
 from glyph_rt.service.limits import ServiceLimits
 from glyph_rt.v1 import answers_pb2, documents_pb2
 from tests.conftest import TEXT
 from tests.service.conftest import eventually, served
+from tests.test_documents import LONGER
 
 QUESTION = "What is the value of order number?"
 WAIT = documents_pb2.READ_STAGE_WAIT
@@ -41,9 +43,14 @@ class Asking(threading.Thread):
     def __init__(self, client: Client, **subject: str) -> None:
         super().__init__()
         self.places: list[int] = []
+        self.read: list[tuple[int, int]] = []  # pages, and of how many
         self.answer: str | ServiceError = ""
-        self.reply = client.ask(QUESTION, max_new_tokens=4, on_wait=self.places.append, **subject)  # type: ignore[arg-type]
+        self.reply = client.ask(QUESTION, max_new_tokens=4, on_wait=self.places.append, progress=self.progress, **subject)  # type: ignore[arg-type]
         self.start()
+
+    def progress(self, where: documents_pb2.ReadProgress) -> None:
+        assert where.stage == documents_pb2.READ_STAGE_READ
+        self.read.append((where.done, where.total))
 
     def run(self) -> None:
         try:
@@ -101,6 +108,64 @@ def test_who_stops_waiting_leaves_the_queue_at_once(tight: Runtime, kind: str, e
             call.cancel()
         eventually(lambda: not tight.arena._queue, 20.0)
         held.release()
+
+
+class HeldStep:
+    """The decoder's steps, of which the one over the second page from now on waits until it may go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pages = 0
+        self.waits, self.may_go_on = threading.Event(), threading.Event()
+        forward = LanguageModel.forward
+
+        def held(model: LanguageModel, embeddings: Any, *rest: Any) -> Any:
+            self.pages += 1
+            if self.pages == 2:
+                self.waits.set()
+                assert self.may_go_on.wait(60)
+            return forward(model, embeddings, *rest)
+
+        monkeypatch.setattr(LanguageModel, "forward", held)
+
+
+@pytest.mark.parametrize("ending", ["cancel", "deadline"])
+def test_questions_behind_a_document_that_is_brought_back_are_told_and_leave_alone(
+    tight: Runtime, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """One of them leaves, then the one that has it brought back: the others get it all the same, and what was read is not read again."""
+    with served(tight) as at, at.client() as client, at.client(timeout_s=60.0 if ending == "cancel" else 5.0) as leaving:
+        document = client.read(LONGER)
+        assert document.pages >= 4
+        expected = client.ask(QUESTION, document=document.id, max_new_tokens=4).text
+        [entry] = at.server.desk.library._entries.values()
+        entry.document.evict()
+        steps = HeldStep(monkeypatch)
+        askers: list[Asking] = []
+        for number, asks in enumerate((client, client, client, leaving), 1):
+            askers.append(Asking(asks, document=document.id))
+            assert number > 1 or steps.waits.wait(30)
+            eventually(lambda number=number: [i._members for i in tight._reader._intakes.values()] == [number])
+        [intake] = tight._reader._intakes.values()
+        leads, *stay, leaves = askers
+        eventually(lambda: all(asker.read == [(1, document.pages)] for asker in askers))
+        assert not any(asker.places for asker in askers)
+        if ending == "cancel":
+            leaves.reply.close()
+        eventually(lambda: intake._members == 3, 20.0)  # while the step is held
+        leads.reply.close()
+        for asker in (leads, leaves):
+            asker.join(30)
+            assert isinstance(asker.answer, ServiceError)
+        eventually(lambda: at.server.desk.streams.used == 2)
+        assert intake._members == 3, "the thread that reads is at its page"
+        steps.may_go_on.set()
+        for asker in stay:
+            asker.join(30)
+            assert asker.answer == expected and asker.read[-1] == (document.pages, document.pages)
+        eventually(lambda: intake._members == 0)
+        usages = [asker.reply.done.usage for asker in stay if asker.reply.done is not None]
+        assert sum(usage.prompt_tokens - usage.cached_tokens for usage in usages) < document.visual_tokens
+        client.delete(document.id)
 
 
 def test_a_question_that_waited_too_long_is_told_to_come_back(tight: Runtime) -> None:
