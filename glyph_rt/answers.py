@@ -54,7 +54,7 @@ class AnswerTimings:
     ttft_s: float  # to the first piece of text
     decode_s: float  # from there to the end
     tokens_per_s: float  # while decoding
-    restore_s: float = 0.0  # of prefill_s: bringing a document back whose KV memory others had needed
+    restore_s: float = 0.0  # of prefill_s: bringing a document back whose KV memory others had needed; without the wait for memory
 
 
 @dataclass(frozen=True)

@@ -49,10 +49,10 @@ class AnswerServiceServicer:
     def Ask(self, request, context):
         """Ask about a document, or about a text sent along, which is read for this question only.
         The server sends `waiting` while there is no room, `accepted` once, then pieces of the answer as they are made, then `done`; with a
-        strategy also `progress`.
+        strategy, and while a document is brought back, also `progress`.
         NOT_FOUND: no such document. INVALID_ARGUMENT: can never be answered here (limits, empty question). RESOURCE_EXHAUSTED with
         RetryInfo: not now. Cancelling, or the end of the deadline, stops the work within one token (while an inline text is
-        read: a few pages) and frees its memory.
+        read, or a document brought back: a few pages) and frees its memory. A document that others wait for too is brought back for them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

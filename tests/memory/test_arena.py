@@ -10,8 +10,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from glyph_rt.errors import BusyError, ClosedError, LimitError
-from glyph_rt.memory.arena import Arena, Reservation
+from glyph_rt.errors import BusyError, ClosedError, InternalError, LimitError
+from glyph_rt.memory.arena import Arena, Reservation, Take
 
 
 class ArenaMachine(RuleBasedStateMachine):
@@ -52,6 +52,25 @@ class ArenaMachine(RuleBasedStateMachine):
         other = handle.share()
         self.held[other] = self.held[handle]
         return other
+
+    @rule(target=handles, handle=handles, size=st.integers(0, 700))
+    def split(self, handle: Reservation | None, size: int) -> Reservation | None:
+        if handle is None:
+            return None
+        if handle not in self.held:
+            with pytest.raises(ClosedError):
+                handle.split(size)
+            return None
+        block = self.held[handle]
+        if size > self.sizes[block] or [*self.held.values()].count(block) > 1:
+            with pytest.raises(InternalError):
+                handle.split(size)
+            return None
+        part, others = handle.split(size), object()
+        self.held[part], self.sizes[others] = others, size
+        self.sizes[block] -= size
+        assert (part.size, handle.size) == (size, self.sizes[block])
+        return part
 
     @rule(target=released, handle=consumes(handles))
     def release(self, handle: Reservation | None) -> Reservation | None:
@@ -106,6 +125,35 @@ def test_who_waits_is_served_in_order_even_if_a_later_one_would_fit_first() -> N
     for thread in threads:
         thread.join(10)
     assert order == ["large", "small"] and arena.used == 90 and not arena._queue
+    arena.check_integrity()
+
+
+def test_what_is_claimed_is_looked_at_anew_until_there_is_room_for_all_of_it_and_who_claims_nothing_passes() -> None:
+    arena = Arena(100, "KV memory", "--kv-bytes", waiting=3, wait_s=30)
+    held = arena.reserve(90, "a")
+    needs, tried, places, given = 50, list[int](), list[int](), list[Reservation]()
+
+    def claim(take: Take) -> Reservation:
+        tried.append(needs)
+        return take(needs, "b")
+
+    thread = threading.Thread(target=lambda: given.append(arena.admit(claim, places.append)), daemon=True)
+    thread.start()
+    while not places:
+        time.sleep(0.001)
+    with arena.lock:
+        assert set(tried) == {50} and arena.used == 90
+        needs = 10
+        assert arena.admit(lambda take: take(0, "c").size) == 0 and arena.admit(lambda take: "nothing") == "nothing"
+        arena.recheck()
+    thread.join(10)
+    assert given[0].size == 10 and tried[-1] == 10 and set(places) == {1} and arena.used == 100
+    with pytest.raises(BusyError, match=r"d needs 0.0 MiB .* after 0.01 s of waiting"):
+        arena._wait_s = 0.01
+        arena.admit(lambda take: take(1, "d"))
+    with pytest.raises(KeyError):
+        arena.admit(lambda take: {}["what a claim raises ends it"])
+    held.release()
     arena.check_integrity()
 
 

@@ -147,7 +147,7 @@ class Asker(Generic[R]):
         document's own characters where the model misread what it quotes; either way `done.citations` tells of them. strategy: how a text
         sent along is read, which may then be longer than the model's window: whole, auto, map_reduce or retrieve_pages; `accepted.choice`
         and `done.reading` tell of it. on_wait: told the place in the server's queue, from 1, while it has no room. progress: told how far
-        the reading of a text is, with a strategy other than whole.
+        the reading of a text is, with a strategy other than whole; or how much of the document is there again, if it had to go.
         """
         if json_schema is not None and regex is not None:
             raise OptionError("an answer has one form: a JSON schema or a regular expression")
