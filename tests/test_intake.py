@@ -317,6 +317,21 @@ def test_what_waits_leaves_what_is_idle_as_it_was(room: Room) -> None:
     assert other.admission is not None and room.store.pin(chain(D)).pages == 0 and room.store.pin(chain((0, 0))).pages == 2
 
 
+def test_what_a_document_shares_does_not_keep_its_own_question_out(room: Room) -> None:
+    """It begins like one that fills most of the budget; both are there, and beside them is no room for the question."""
+    large, small = (3,) * 11, (3, 0)
+    for document, pages in ((large, 11), (small, 1)):
+        room.store.want(chain(document))
+        asker = room.ask(document, 0)
+        bring(room, asker, pages)
+        room.do(asker.end)
+    assert room.arena.used == 45 * PER_TOKEN
+    asker = room.ask(small, 20)
+    assert asker.told == [] and room.arena.used == 25 * PER_TOKEN, "the large one went"
+    bring(room, asker, 2)
+    assert asker.holds
+
+
 def test_who_comes_along_goes_on_where_who_read_has_left(room: Room) -> None:
     first, second, third, fourth = (room.ask(D, own) for own in (0, 5, 0, 0))
     assert room.arena.used == 25 * PER_TOKEN, "the pages are paid for once"

@@ -113,7 +113,8 @@ class Arena:
             )
 
     def recheck(self) -> None:
-        """Something can be reclaimed that could not be before, or somebody waits in vain: let those who wait look again."""
+        """Something can be reclaimed that could not be before, or somebody waits in vain: let those who wait look again, be it for room or
+        for what others bring in."""
         with self.lock:
             self.changed.notify_all()
 

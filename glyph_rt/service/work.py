@@ -126,7 +126,8 @@ class Reading:
         return document
 
     def close(self) -> None:
-        """Stop within a batch of pages; a document that nobody took is closed. One that waits for memory looks after `Arena.recheck`."""
+        """Stop within a batch of pages; a document that nobody took is closed. One that waits, for memory or another's pages, looks after
+        `Arena.recheck`."""
         self._stopped = True
         self._future.cancel()
         self._future.add_done_callback(self._drop)
@@ -211,7 +212,7 @@ class AnswerRun(Generic[T]):
             self._news.clear()
 
     def close(self) -> None:
-        """Stop within one token, or one batch of pages. One that waits for memory looks after `Arena.recheck`."""
+        """Stop within one token, or one batch of pages. One that waits, for memory or another's pages, looks after `Arena.recheck`."""
         self._closed = True
         self._room.release()
         self._future.cancel()

@@ -111,6 +111,16 @@ class StoreMachine(RuleBasedStateMachine):
         self.held.append(shared)
         return shared
 
+    @rule(document=documents)
+    def look(self, document: tuple[int, ...] | None) -> None:
+        """What was pinned and not used is as it was."""
+        before = [(run, run.pins, run.used) for run in self.store._runs]
+        if document is not None:
+            lease = self.store.pin(chain(document))
+            lease.drop()
+            lease.release()
+        assert [(run, run.pins, run.used) for run in self.store._runs] == before
+
     @rule(entry=consumes(leases))
     def end(self, entry: tuple[Lease, tuple[int, ...]] | None) -> None:
         if entry in self.held:
