@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,16 +129,16 @@ class PageReader:
             under_way.join()
             return Admission(room, under_way)
         lease = self.store.pin(keys)
-        try:
-            if lease.bytes + self._bytes(names[lease.pages :]) + own > self.arena.budget:
-                lease.drop()  # what is shared is part of something too large to stay beside the rest: it must be free to go
-                lease = self.store.pin(())
-            gone = names[lease.pages :]
+        if lease.bytes + self._bytes(names[lease.pages :]) + own > self.arena.budget:
+            lease.drop()  # what is shared is part of something too large to stay beside the rest: it must be free to go
+            lease = self.store.pin(())
+        gone = names[lease.pages :]
+        with ExitStack() as undo:
+            undo.callback(lease.drop)
             room = take(self._bytes(gone) + own, f"bringing {len(gone):,} pages back for {purpose}" if gone and own else purpose)
-        except BaseException:
-            lease.drop()
-            raise
-        admission = Admission(room.split(own), Intake(self.arena.changed, lease, room))
+            undo.callback(room.release)
+            admission = Admission(room.split(own), Intake(self.arena.changed, lease, room))
+            undo.pop_all()
         if gone:
             self._intakes[keys[-1]] = admission.intake
             admission.intake.begin(self._bring(admission.intake, names, layout, priority), lambda: self._intakes.pop(keys[-1]))

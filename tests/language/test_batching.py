@@ -196,7 +196,7 @@ def test_noise_ends_the_one_answer_that_met_it(runtime: Runtime, monkeypatch: py
 
 ALLOCATIONS = (
     "torch.empty in a tail", "model.embed", "model.forward", "model.logits", "encoder.encode", "Sampler.next", "Drafter.propose",
-    "template.stream", "arena.reserve", "store.extend", "encoded.put", "typesetter.layout",
+    "template.stream", "arena.admit", "Reservation.split", "store.extend", "encoded.put", "typesetter.layout",
 )  # fmt: skip
 
 
@@ -207,6 +207,7 @@ class Failing:
         self.left = -1
         self.calls: list[str] = []
         from glyph_rt.language import drafting, sampling, segments
+        from glyph_rt.memory import arena
 
         places: list[tuple[Any, str, str]] = [
             (segments.KVTail, "__init__", ALLOCATIONS[0]),
@@ -215,7 +216,8 @@ class Failing:
             (sampling.Sampler, "next", "Sampler.next"),
             (drafting.Drafter, "propose", "Drafter.propose"),
             (runtime.template, "stream", "template.stream"),
-            (runtime.arena, "reserve", "arena.reserve"),
+            (runtime.arena, "admit", "arena.admit"),
+            (arena.Reservation, "split", "Reservation.split"),
             (runtime.store, "extend", "store.extend"),
             (runtime._reader.encoded, "put", "encoded.put"),
             (runtime.typesetter, "layout", "typesetter.layout"),

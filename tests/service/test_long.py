@@ -270,7 +270,7 @@ def test_tenants_share_nothing_of_a_long_text(reader_runtime: Runtime, tmp_path:
     assert len(a) == len(b) > 10 and not a & b and len(documents) == 2 * (len(a) + len(b))
 
 
-def test_long_texts_take_turns_with_short_ones(reader_runtime: Runtime, steps: list[int]) -> None:
+def test_long_texts_take_turns_with_short_ones(reader_runtime: Runtime) -> None:
     """With one thread that reads, a short question overtakes a long text between two of its parts."""
     with served(reader_runtime, ServiceLimits(window=4, readers=1)) as one, one.client() as client:
         begun, order = threading.Event(), []
