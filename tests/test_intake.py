@@ -86,6 +86,8 @@ class Asker(threading.Thread):
     def run(self) -> None:
         try:
             self.admission = self.reader.arena.admit(self.claim, lambda place: self.tell(-place))
+            if not self.own:  # as a reading does
+                self.admission.own.release()
             self.lease = self.admission.lease(self.tell, self.effort)
         except BaseException as error:
             self.error = error
@@ -97,7 +99,8 @@ class Asker(threading.Thread):
     def tell(self, done: int) -> None:
         if self.left:
             raise LeftError
-        self.told.append(done)
+        if self.told[-1:] != [done]:  # it may be told again
+            self.told.append(done)
 
     @property
     def holds(self) -> bool:
