@@ -109,7 +109,7 @@ def test_what_nobody_waits_for_stops_in_the_middle(at: Served, monkeypatch: pyte
             if where.stage == documents_pb2.READ_STAGE_READ:
                 seen.append(where.done)
 
-        with gate.hold(after=STEPS), at.client(timeout_s=timeout_s) as client, ThreadPoolExecutor(1) as other:
+        with at.client(timeout_s=timeout_s) as client, ThreadPoolExecutor(1) as other, gate.hold(after=STEPS):
             reply = client.ask(ASKED, text=LONG, strategy="map_reduce", max_new_tokens=TOKENS, progress=progress)
             asked = other.submit(lambda: reply.text)
             if ending == "cancel":
