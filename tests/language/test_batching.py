@@ -18,7 +18,7 @@ from glyph_rt import Answer, Document, Limits, Progress, Runtime, Sampling
 from glyph_rt.errors import ClosedError, NonFiniteError
 from glyph_rt.language import KVTail, Past, Turn, batching
 from glyph_rt.language.attention import StepBatch
-from glyph_rt.language.batching import fairly
+from glyph_rt.language.batching import PAGES_AHEAD, Reading, fairly
 from glyph_rt.language.rows import Rows
 from glyph_rt.language.stopping import Marks
 from tests.conftest import TEXT
@@ -102,23 +102,23 @@ def test_a_reading_holds_an_answer_up_by_one_page_a_step(runtime: Runtime, watch
         answer.close()
 
 
-def test_readings_take_turns_page_by_page(runtime: Runtime, watch: Watch) -> None:
+def test_readings_take_turns_page_by_page(runtime: Runtime, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     """A short reading beside a long one waits for one page of it at a time, not for all."""
-    order: list[str] = []
+    taken: list[Reading] = []
+    take = Reading.take
+    monkeypatch.setattr(Reading, "take", lambda reading: (taken.append(reading), take(reading))[1])
     watch.gate.clear()
-
-    def read(name: str, text: str) -> None:
-        runtime.read(text, lambda p: order.append(name)).close()
-
-    threads = [threading.Thread(target=read, args=(name, text)) for name, text in (("long", OTHER * 3), ("short", TEXT))]
-    for thread in threads:
+    threads = [threading.Thread(target=lambda text=text: runtime.read(text).close()) for text in (OTHER * 3, TEXT)]
+    readings = runtime.loop._readings
+    for n, thread in enumerate(threads):
         thread.start()
-    eventually(lambda: len(runtime.loop._readings) == 2 and all(r.waiting for r in runtime.loop._readings))
+        eventually(lambda n=n: len(readings) > n and len(readings[n].waiting) + (readings[n].running is not None) == PAGES_AHEAD)
+    long, short = readings
     watch.gate.set()
     for thread in threads:
         thread.join(60)
-    assert order.count("short") == 2 and order.index("short") <= 5 and len(order) > 14
-    assert "long" in order[len(order) - order[::-1].index("short") :]
+    assert taken.count(short) == 2 and taken.count(long) > 12
+    assert taken[:4] == [long, short, long, short]
 
 
 def test_whoever_is_cancelled_is_gone_before_the_next_step(runtime: Runtime, watch: Watch) -> None:
