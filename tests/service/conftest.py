@@ -95,6 +95,7 @@ class Gate:
 
     def __init__(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun = 0  # what is held included
+        self._loop = runtime.loop
         self._most = math.inf  # that may go on
         self._changed = threading.Condition()
         forward = runtime.model.forward
@@ -121,9 +122,10 @@ class Gate:
         """Whether a step waits."""
         return self.begun > self._most
 
-    def let_one(self) -> None:
-        """Let the step that waits go on, and hold the one behind it."""
+    def let_the_cancelled_know(self) -> None:
+        """Let the step that waits go on, and hold the next until whoever makes an answer has stopped it, for which a token has to come."""
         self._let(self._most + 1)
+        eventually(lambda: all(turn.cancelled for turn in self._loop._turns))
 
     def _let(self, most: float) -> None:
         with self._changed:

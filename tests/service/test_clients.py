@@ -110,23 +110,29 @@ def test_closing_an_async_reply_stops_the_work_and_cancelling_its_task_is_a_canc
     gate, streams = Gate(serve.runtime, monkeypatch), serve.server.desk.streams
 
     async def close(client: AsyncClient) -> None:
-        reply = client.ask("Which?", text=TEXT, max_new_tokens=400)
-        pieces = aiter(reply)
-        assert await anext(pieces)
-        reply.close()
-        with pytest.raises(ServiceError) as caught:
-            await anext(pieces)
-        assert caught.value.code == grpc.StatusCode.CANCELLED
-        await asyncio.to_thread(eventually, lambda: streams.used == 0)
-        task = asyncio.create_task(client.ask("Which?", text=TEXT, max_new_tokens=400).text())
-        await asyncio.to_thread(eventually, lambda: streams.used == 1)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        with gate.hold(after=4):  # two pages, the question, and a token
+            reply = client.ask("Which?", text=TEXT, max_new_tokens=400)
+            pieces = aiter(reply)
+            assert await anext(pieces)
+            await asyncio.to_thread(eventually, lambda: gate.held)
+            reply.close()
+            with pytest.raises(ServiceError) as caught:
+                await anext(pieces)
+            assert caught.value.code == grpc.StatusCode.CANCELLED
+            await asyncio.to_thread(eventually, lambda: streams.used == 0)
+            await asyncio.to_thread(gate.let_the_cancelled_know)
+        assert gate.begun <= 6
+        with gate.hold():
+            task = asyncio.create_task(client.ask("Which?", text=TEXT, max_new_tokens=400).text())
+            await asyncio.to_thread(eventually, lambda: streams.used == 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.to_thread(eventually, lambda: streams.used == 0)
 
-    with gate.hold(after=6):  # two pages, the question and some of its answer
-        asynchronously(serve.address, close)
-    eventually(lambda: streams.used == 0 and serve.runtime.arena.used == 0)
+    asynchronously(serve.address, close)
+    eventually(lambda: serve.runtime.arena.used == 0)
+    assert gate.begun <= 6 + 2
 
 
 @pytest.mark.parametrize("kind", ["blocking", "asynchronous"])

@@ -42,7 +42,7 @@ def test_a_cancelled_answer_stops_within_a_token_and_frees_its_memory(serve: Ser
     with serve.client() as client:
         identity = client.read(TEXT).id
         base = serve.runtime.arena.used
-        gate, loop = Gate(serve.runtime, monkeypatch), serve.runtime.loop
+        gate = Gate(serve.runtime, monkeypatch)
         with gate.hold(after=3):
             reply = client.ask(QUESTION, document=identity, max_new_tokens=200)
             next(iter(reply))
@@ -50,10 +50,9 @@ def test_a_cancelled_answer_stops_within_a_token_and_frees_its_memory(serve: Ser
             assert serve.runtime.arena.used > base
             reply.close()
             eventually(lambda: serve.server.desk.streams.used == 0)
-            gate.let_one()  # the token that was under way: with it comes who makes the answer to know
-            eventually(lambda: all(turn.cancelled for turn in loop._turns))
+            gate.let_the_cancelled_know()
         eventually(lambda: serve.runtime.arena.used == base)
-        assert gate.begun <= 5, "and one behind it"
+        assert gate.begun <= 5, "one token behind the one that was under way"
 
 
 def test_the_clients_deadline_stops_the_work(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,13 +63,16 @@ def test_the_clients_deadline_stops_the_work(serve: Served, monkeypatch: pytest.
         gate = Gate(runtime, monkeypatch)
 
         def overran(work: Callable[[Client], object], timeout_s: float) -> bool:
+            before = gate.begun
             with gate.hold(after=3), serve.client(timeout_s=timeout_s) as hurried:
                 with pytest.raises(ServiceError) as caught:
                     work(hurried)
                 assert caught.value.code == Code.DEADLINE_EXCEEDED
                 came_so_far = gate.held
                 eventually(lambda: desk.streams.used == 0)
+                gate.let_the_cancelled_know()
             eventually(lambda: runtime.arena.used == base and desk.uploads.used == 0)
+            assert gate.begun <= before + 7, "of 200 tokens, and of 20 pages: no more than was handed in"
             return came_so_far
 
         overrun(partial(overran, lambda hurried: hurried.ask(QUESTION, document=identity, max_new_tokens=200).text))
@@ -84,13 +86,15 @@ def test_the_servers_cap_ends_a_call_that_has_no_deadline(runtime: Runtime, monk
         gate = Gate(runtime, monkeypatch)
 
         def overran(timeout_s: float) -> bool:
-            desk.limits = replace(desk.limits, deadline_s=timeout_s)
+            desk.limits, before = replace(desk.limits, deadline_s=timeout_s), gate.begun
             with gate.hold(after=3):
                 with pytest.raises(ServiceError) as caught:
                     _ = client.ask(QUESTION, document=document.id, max_new_tokens=200).text
                 assert (caught.value.code, caught.value.reason) == (Code.DEADLINE_EXCEEDED, "SERVER_DEADLINE")
                 came_so_far = gate.held
+                gate.let_the_cancelled_know()
             eventually(lambda: runtime.arena.used == document.kv_bytes)
+            assert gate.begun <= before + 5
             return came_so_far
 
         overrun(overran)
