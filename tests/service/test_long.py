@@ -122,7 +122,7 @@ def test_what_nobody_waits_for_stops_in_the_middle(at: Served, monkeypatch: pyte
         assert error.code == (grpc.StatusCode.CANCELLED if ending == "cancel" else grpc.StatusCode.DEADLINE_EXCEEDED)
         eventually(lambda: desk.long_texts.used == desk.uploads.used == at.runtime.arena.used == at.runtime.texts.used == 0)
         assert all(done < 40 for done in seen)
-        assert not came_so_far or gate.begun == begun, "and nobody goes on"
+        assert not came_so_far or gate.begun <= begun + 8, "of more than 100 steps, what was handed in: nobody goes on"
         return came_so_far
 
     if ending == "cancel":
