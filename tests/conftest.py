@@ -1,9 +1,10 @@
-"""Shared parts: a small random Glm4v in Hugging Face layout, and transformers' view of a typeset page."""
+"""Shared parts: a small random Glm4v in Hugging Face layout, transformers' view of a typeset page, and what keeps chance and haste out."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from glyph_rt.export.reader.network import Reader
 from glyph_rt.export.reader.package import write_package
 from glyph_rt.export.reader.size import Size
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
 from glyph_rt import Runtime
@@ -20,6 +22,13 @@ from glyph_rt.typeset import PRESETS, Typesetter
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(2)
+
+# An ordinary run draws the same examples every time and everywhere, however slow the box is, so that what passed once passes again. Look
+# further with `--hypothesis-profile=explore`, as often as you like, or with `--hypothesis-seed=N` beside it.
+_EXPLORE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("explore", _EXPLORE)
+settings.register_profile("ordinary", _EXPLORE, derandomize=True, database=None)
+settings.load_profile("ordinary")
 
 # What models with random weights read: small pages, whatever the embedded reader's are.
 SMALL_PAGES = PRESETS["reader"].changed("small", page_size=(280, 140))
@@ -33,6 +42,20 @@ TEXT = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-seconds", type=float, default=5.0, help="how long each fuzzer of tests/fuzz runs")
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """What a test draws from torch's own generator is the same whichever tests ran before."""
+    torch.manual_seed(0)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for what another thread or process does. The bound only ends a test that would never end."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.005)
 
 
 @pytest.fixture(scope="session")

@@ -105,14 +105,14 @@ def test_idle_documents_give_way_and_running_answers_do_not(random_model: Path, 
 
 
 def test_who_finds_no_room_waits_for_it(random_model: Path, tmp_path: Path) -> None:
-    with opened(random_model, tmp_path, kv_bytes=700_000, wait_s=60) as runtime, runtime.read(TEXT) as document:
+    with opened(random_model, tmp_path, kv_bytes=700_000, wait_s=600) as runtime, runtime.read(TEXT) as document:
         held = runtime.arena.reserve(runtime.arena.budget - document.kv_bytes, "somebody else")
         texts: list[str] = []
         thread = threading.Thread(target=lambda: texts.append(document.ask(QUESTIONS[0], LONG).text))
         thread.start()
         eventually(lambda: len(runtime.arena._queue) == 1)
         held.release()
-        thread.join(20)
+        thread.join(60)
         assert texts == [document.ask(QUESTIONS[0], LONG).text]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from glyph_rt.language import KVTail, Past
 from glyph_rt.language.rows import Rows
 from glyph_rt.language.stopping import Marks
 from glyph_rt.language.turn import UNREAD_TOKENS
-from tests.conftest import TEXT, processor_inputs
+from tests.conftest import TEXT, eventually, processor_inputs
 from tests.language.parts import run
 
 QUESTIONS = ("What is the value of order number?", "Transcribe page 2.")
@@ -76,13 +74,6 @@ def question_logits(document: Document, question: str) -> torch.Tensor:
     logits = run(model, [Rows(past, piece.tokens, piece.positions)])[0][-1]
     lease.release()
     return logits
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

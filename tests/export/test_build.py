@@ -189,26 +189,27 @@ from glyph_rt.export.profiles import load_profile
 from glyph_rt.vision.trt_api import load
 
 class Slow(NoProgress):
-    told = False
+    steps = 0
     def step(self, phase, step):
-        if not self.told:
-            self.told = True
+        self.steps += 1
+        if self.steps == 1:
             os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.05)
+        time.sleep(0.05)  # for the main thread to hear of it
         return True
 
+slow = Slow()
 try:
-    build_engine(load("tensorrt-rtx"), GraphFile.open(Path(sys.argv[1])), load_profile("rtx-4090"), 2, progress=Slow())
+    build_engine(load("tensorrt-rtx"), GraphFile.open(Path(sys.argv[1])), load_profile("rtx-4090"), 2, progress=slow)
 except KeyboardInterrupt:
-    print("interrupted")
+    print(slow.steps)
 """
 
 
 def test_ctrl_c_stops_a_build(modern: GraphFile) -> None:
-    """The first of some 700 steps sends the signal, and each step takes 50 ms: without cancelling, this takes 35 s."""
+    """The first of some 700 steps sends the signal; without cancelling, all others come behind it."""
     run = [sys.executable, "-c", INTERRUPTED, str(modern.path)]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=25, check=False, preexec_fn=restore_interrupt)
-    assert done.stdout == "interrupted\n", done.stderr
+    done = subprocess.run(run, capture_output=True, text=True, timeout=600, check=False, preexec_fn=restore_interrupt)
+    assert 0 < int(done.stdout or 0) < 350, done.stderr
 
 
 def restore_interrupt() -> None:

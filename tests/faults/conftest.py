@@ -16,7 +16,7 @@ import pytest
 
 from glyph_rt import Runtime
 from tests.conftest import TEXT
-from tests.service.conftest import Served, eventually, serve, serve_command
+from tests.service.conftest import PATIENCE_S, Served, eventually, serve, serve_command
 
 __all__ = ["serve"]
 QUESTION = "What is the value of order number?"
@@ -42,39 +42,43 @@ def unharmed(at: Served) -> Iterator[str]:
         other = threading.Thread(target=ask)
         other.start()
         try:
+            eventually(lambda: bool(answers))
             yield identity
         finally:
             stop.set()
-            other.join(60)
+            other.join(PATIENCE_S)
         assert not other.is_alive() and answers and set(answers) == {expected}
         desk = at.server.desk
-        eventually(lambda: desk.streams.used == desk.uploads.used == 0 and at.runtime.arena.used == base, 30.0)
+        eventually(lambda: desk.streams.used == desk.uploads.used == 0 and at.runtime.arena.used == base)
         desk.check_integrity()
         assert len(desk.library) == 1
         client.delete(identity)
 
 
-def delay(
-    monkeypatch: pytest.MonkeyPatch, runtime: Runtime, stage: str, seconds: float, wanted: Callable[..., bool] = lambda *_: True
-) -> threading.Event:
-    """Make a stage of the work take `seconds` longer, for calls whose arguments are `wanted`; the event says that it has begun."""
+@contextmanager
+def held(runtime: Runtime, stage: str, wanted: Callable[..., bool]) -> Iterator[threading.Event]:
+    """Within the block, a stage of the work waits where `wanted(runtime, *arguments)`; the event says that it does."""
     place, name = {
         "layout": (runtime.typesetter, "layout"),
         "encode": (runtime.encoder, "encode"),
         "decoder": (runtime.model, "forward"),
         "question": (runtime.template, "question"),
     }[stage]
-    begun = threading.Event()
+    begun, may_go_on = threading.Event(), threading.Event()
     original = getattr(place, name)
 
-    def slow(*arguments: Any, **keywords: Any) -> Any:
-        if wanted(*arguments):
+    def waiting(*arguments: Any, **keywords: Any) -> Any:
+        if wanted(runtime, *arguments):
             begun.set()
-            time.sleep(seconds)
+            assert may_go_on.wait(PATIENCE_S)
         return original(*arguments, **keywords)
 
-    monkeypatch.setattr(place, name, slow)
-    return begun
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, name, waiting)
+        try:
+            yield begun
+        finally:
+            may_go_on.set()
 
 
 @dataclass
@@ -87,7 +91,7 @@ class Process:
     def stop(self, number: int) -> int:
         """Send a signal; the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE_S)
 
 
 @contextmanager

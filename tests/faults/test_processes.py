@@ -13,6 +13,7 @@ import pytest
 from glyph_rt.service.client import Client, ServiceError
 from tests.conftest import TEXT
 from tests.faults.conftest import QUESTION, process
+from tests.service.conftest import PATIENCE_S
 
 Code = grpc.StatusCode
 # What a client may be told by a server that stops or is gone; never that something is wrong with it or its request.
@@ -34,11 +35,11 @@ class Load:
     def stop(self) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(PATIENCE_S)
         assert not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
-        with Client(self._address, timeout_s=30.0) as client:
+        with Client(self._address, timeout_s=PATIENCE_S) as client:
             while not self._stop.is_set():
                 try:
                     identity = client.read(TEXT).id
@@ -62,7 +63,7 @@ def test_a_server_stops_under_load_and_starts_again_in_its_place(random_model: P
     failed = len(load.errors)
     with process(random_model, address) as second:
         done = len(load.answers)
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_S  # gRPC's clients try again less and less often
         while len(load.answers) < done + 8:
             assert time.monotonic() < end, "the clients did not find the new server"
             time.sleep(0.05)
@@ -83,4 +84,4 @@ def test_sigterm_lets_answers_that_are_under_way_end(random_model: Path) -> None
         first = next(pieces)
         server.process.send_signal(signal.SIGTERM)
         assert first + "".join(pieces) == expected
-        assert server.process.wait(60) == 0
+        assert server.process.wait(PATIENCE_S) == 0

@@ -35,7 +35,7 @@ def seconds(request: pytest.FixtureRequest) -> float:
 @pytest.fixture
 def target(runtime: Runtime) -> Iterator[Served]:
     """A server that still answers afterwards, holds nothing of what it was sent, and has not grown by more than what it may hold."""
-    with served(runtime, ServiceLimits(deadline_s=5.0, window=3)) as at:
+    with served(runtime, ServiceLimits(deadline_s=60.0, window=3)) as at:
         with at.client() as client:
             identity = client.read(TEXT).id
             expected = client.ask(QUESTION, document=identity, max_new_tokens=8).text
@@ -43,7 +43,7 @@ def target(runtime: Runtime) -> Iterator[Served]:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         yield at
         desk = at.server.desk
-        eventually(lambda: desk.streams.used == desk.uploads.used == desk.long_texts.used == 0, 30.0)
+        eventually(lambda: desk.streams.used == desk.uploads.used == desk.long_texts.used == 0)
         with at.client() as client:
             for document in list(client.list()):
                 client.delete(document.id)

@@ -47,6 +47,7 @@ WORDS = [
     '{"type": "object", "properties": {"n": {"type": "integer"}}}',
     '{"$ref": "#"}',
 ]
+LEAST = 40  # calls of a fuzzer, on a box however slow: one may take as long as its deadline
 INTEGERS = st.one_of(st.sampled_from([0, 1, 2, 50, 100, 101, 2**31 - 1, 2**31, 2**32 - 1]), st.integers(0, 2**32 - 1))
 
 
@@ -183,14 +184,14 @@ def test_mutated_messages_are_answered_properly(target: Served, seconds: float) 
         ]
         known = [seed.SerializeToString() for seed in seeds]
         calls, seen = 0, set()
-        while time.monotonic() < end:
+        while time.monotonic() < end or calls < LEAST:
             method = chance.choice(METHODS)
             requests = [mutate(chance.choice(known), chance) for _ in range(chance.randint(1, 4))]
             code = send(channel, method, requests)
             seen.add(code)
             calls += 1
             assert code in ANSWERS, (method.full_name, requests)
-        assert calls > 10 and grpc.StatusCode.INVALID_ARGUMENT in seen
+        assert grpc.StatusCode.INVALID_ARGUMENT in seen
 
 
 def test_the_methods_are_all_there() -> None:

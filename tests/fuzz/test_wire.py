@@ -18,7 +18,7 @@ from glyph_rt.service.client import Client, ServiceError
 from glyph_rt.v1 import answers_pb2, documents_pb2
 from tests.conftest import TEXT
 from tests.fuzz.conftest import QUESTION
-from tests.service.conftest import Served, eventually, serve, slow_down
+from tests.service.conftest import Gate, Served, eventually, serve
 
 __all__ = ["serve"]
 Code = grpc.StatusCode
@@ -82,7 +82,7 @@ def test_broken_http2_harms_nobody(target: Served, seconds: float) -> None:
     end = time.monotonic() + seconds
     visits = 0
     with target.client() as client:
-        while time.monotonic() < end:
+        while time.monotonic() < end or visits < 20:
             data = bytearray(session(chance))
             for _ in range(chance.randint(1, 12)):
                 at = chance.randrange(len(data))
@@ -96,7 +96,6 @@ def test_broken_http2_harms_nobody(target: Served, seconds: float) -> None:
             visits += 1
             if visits % 10 == 0:
                 eventually(lambda: reaches(client))
-    assert visits > 5
 
 
 def reaches(client: Client) -> bool:
@@ -131,7 +130,8 @@ def test_known_attacks_on_http2_harm_nobody(target: Served, data: bytes) -> None
     with target.client() as client:
         for _ in range(3):
             visit(target.address, data, 0.2)
-        assert client.runtime().load.streams == 0
+        assert client.runtime().version
+        eventually(lambda: client.runtime().load.streams == 0)
 
 
 # -- gRPC's interoperability cases (grpc/doc/interop-test-descriptions.md), as far as they apply
@@ -142,7 +142,7 @@ def test_cancel_after_begin(serve: Served) -> None:
         begun = threading.Event()
 
         def silent() -> Iterator[documents_pb2.ReadDocumentRequest]:
-            begun.wait(30)
+            begun.wait(60)
             yield from ()
 
         call = client._documents.ReadDocument(silent())
@@ -163,8 +163,7 @@ def test_cancel_after_first_response(serve: Served) -> None:
 
 
 def test_timeout_on_sleeping_server(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow_down(serve.runtime, monkeypatch, 0.2)
-    with serve.client(timeout_s=0.1) as client, pytest.raises(ServiceError) as caught:
+    with Gate(serve.runtime, monkeypatch).hold(), serve.client(timeout_s=0.1) as client, pytest.raises(ServiceError) as caught:
         client.read(TEXT)
     assert caught.value.code == Code.DEADLINE_EXCEEDED
 
@@ -173,7 +172,7 @@ def test_unimplemented_method_and_service(serve: Served) -> None:
     with grpc.insecure_channel(serve.address) as channel:
         for path in ("/glyph_rt.v1.DocumentService/Unknown", "/glyph_rt.v2.DocumentService/GetDocument", "/x/y", "/"):
             with pytest.raises(grpc.RpcError) as caught:
-                channel.unary_unary(path)(b"", timeout=10)
+                channel.unary_unary(path)(b"", timeout=60)
             assert caught.value.code() == Code.UNIMPLEMENTED  # type: ignore[attr-defined]
 
 
@@ -185,7 +184,7 @@ def test_large_messages(serve: Served) -> None:
         for size, code in ((limit - 5, Code.INVALID_ARGUMENT), (limit + 1, Code.RESOURCE_EXHAUSTED)):
             part = documents_pb2.ReadDocumentRequest(text=b"\xff" * size)  # refused as no UTF-8, which shows that all of it came
             with pytest.raises(grpc.RpcError) as caught:
-                list(client._documents.ReadDocument(iter([first, part]), timeout=30))
+                list(client._documents.ReadDocument(iter([first, part]), timeout=60))
             assert caught.value.code() == code  # type: ignore[attr-defined]
         eventually(lambda: serve.server.desk.uploads.used == 0)
 
@@ -195,7 +194,7 @@ def test_compressed_messages(serve: Served, compression: grpc.Compression) -> No
     with serve.client() as client, grpc.insecure_channel(serve.address, compression=compression) as channel:
         plain = client.ask(QUESTION, text=TEXT, max_new_tokens=8).text
         request = answers_pb2.AskRequest(question=QUESTION, text=TEXT, sampling=answers_pb2.SamplingOptions(max_new_tokens=8))
-        call = channel.unary_stream("/glyph_rt.v1.AnswerService/Ask")(request.SerializeToString(), timeout=30)
+        call = channel.unary_stream("/glyph_rt.v1.AnswerService/Ask")(request.SerializeToString(), timeout=60)
         events = [answers_pb2.AskResponse.FromString(data) for data in call]
         assert "".join(event.piece.text for event in events) == plain
 
@@ -205,15 +204,15 @@ def test_a_small_message_that_unpacks_to_a_large_one_is_refused(runtime: Runtime
     with grpc.insecure_channel(serve.address, compression=grpc.Compression.Gzip) as channel:
         request = answers_pb2.AskRequest(question=QUESTION, text="a" * (20 * 2**20))
         with pytest.raises(grpc.RpcError) as caught:
-            list(channel.unary_stream("/glyph_rt.v1.AnswerService/Ask")(request.SerializeToString(), timeout=30))
+            list(channel.unary_stream("/glyph_rt.v1.AnswerService/Ask")(request.SerializeToString(), timeout=60))
         assert caught.value.code() == Code.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
 
 
 def test_empty_requests(serve: Served) -> None:
     with grpc.insecure_channel(serve.address) as channel:
-        assert channel.unary_unary("/glyph_rt.v1.RuntimeService/GetRuntime")(b"", timeout=10)
+        assert channel.unary_unary("/glyph_rt.v1.RuntimeService/GetRuntime")(b"", timeout=60)
         with pytest.raises(grpc.RpcError) as caught:
-            list(channel.stream_stream("/glyph_rt.v1.DocumentService/ReadDocument")(iter([]), timeout=10))
+            list(channel.stream_stream("/glyph_rt.v1.DocumentService/ReadDocument")(iter([]), timeout=60))
         assert caught.value.code() == Code.INVALID_ARGUMENT  # type: ignore[attr-defined]
 
 

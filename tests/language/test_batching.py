@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from glyph_rt import Answer, Document, Limits, Progress, Runtime, Sampling
 from glyph_rt.errors import ClosedError, NonFiniteError
 from glyph_rt.language import KVTail, Past, Turn, batching
 from glyph_rt.language.attention import StepBatch
-from glyph_rt.language.batching import fairly
+from glyph_rt.language.batching import PAGES_AHEAD, Reading, fairly
 from glyph_rt.language.rows import Rows
 from glyph_rt.language.stopping import Marks
 from tests.conftest import TEXT
@@ -29,7 +28,9 @@ OTHER = "".join(f"line {n}: {n * 7919 % 1000}\n" for n in range(45))
 
 
 class Watch:
-    """The rows of every step; and a gate that holds the loop before a step until it is opened."""
+    """The rows of every step; and a gate that holds the loop before a step until it is opened. before: called before a step, on the
+    loop's thread.
+    """
 
     def __init__(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
         self.steps: list[list[int]] = []
@@ -39,7 +40,7 @@ class Watch:
         forward = runtime.model.forward
 
         def watched(embeddings: torch.Tensor, positions: torch.Tensor, batch: StepBatch) -> torch.Tensor:
-            self.gate.wait(20)
+            assert self.gate.wait(60)
             self.before()
             self.steps.append([span.stop - span.start for span in batch.spans])
             return forward(embeddings, positions, batch)
@@ -101,39 +102,47 @@ def test_a_reading_holds_an_answer_up_by_one_page_a_step(runtime: Runtime, watch
         answer.close()
 
 
-def test_readings_take_turns_page_by_page(runtime: Runtime, watch: Watch) -> None:
+def test_readings_take_turns_page_by_page(runtime: Runtime, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     """A short reading beside a long one waits for one page of it at a time, not for all."""
-    order: list[str] = []
+    taken: list[Reading] = []
+    take = Reading.take
+    monkeypatch.setattr(Reading, "take", lambda reading: (taken.append(reading), take(reading))[1])
     watch.gate.clear()
-
-    def read(name: str, text: str) -> None:
-        runtime.read(text, lambda p: order.append(name)).close()
-
-    threads = [threading.Thread(target=read, args=(name, text)) for name, text in (("long", OTHER * 3), ("short", TEXT))]
-    for thread in threads:
+    threads = [threading.Thread(target=lambda text=text: runtime.read(text).close()) for text in (OTHER * 3, TEXT)]
+    readings = runtime.loop._readings
+    for n, thread in enumerate(threads):
         thread.start()
-    eventually(lambda: len(runtime.loop._readings) == 2 and all(r.waiting for r in runtime.loop._readings))
+        eventually(lambda n=n: len(readings) > n and len(readings[n].waiting) + (readings[n].running is not None) == PAGES_AHEAD)
+    long, short = readings
     watch.gate.set()
     for thread in threads:
-        thread.join(30)
-    assert order.count("short") == 2 and order.index("short") <= 5 and len(order) > 14
-    assert "long" in order[len(order) - order[::-1].index("short") :]
+        thread.join(60)
+    assert taken.count(short) == 2 and taken.count(long) > 12
+    assert taken[:4] == [long, short, long, short]
 
 
 def test_whoever_is_cancelled_is_gone_before_the_next_step(runtime: Runtime, watch: Watch) -> None:
     runtime.template.marks = Marks(frozenset())
     with runtime.read(TEXT) as document:
-        answers = [endless(document, question) for question in QUESTIONS]
-        eventually(lambda: bool(watch.steps) and len(watch.steps[-1]) == 2)
         watch.gate.clear()
-        time.sleep(0.02)
+        answers = [endless(document, question) for question in QUESTIONS]
+        both, may_go_on = threading.Event(), threading.Event()
+
+        def hold_once_both_are_answered() -> None:
+            if watch.steps[-1] == [1, 1]:
+                both.set()
+                assert may_go_on.wait(60)
+
+        watch.before = hold_once_both_are_answered
+        watch.gate.set()
+        assert both.wait(60)
         answers[0].cancel()
         held = runtime.arena.used
         before = len(watch.steps)
-        watch.gate.set()
+        may_go_on.set()
         eventually(lambda: runtime.arena.used < held)
         eventually(lambda: len(watch.steps) > before + 3)
-        assert all(len(step) == 1 for step in watch.steps[before + 1 :]), "at most the step under way still had it"
+        assert len(watch.steps[before]) == 2 and all(len(step) == 1 for step in watch.steps[before + 1 :]), "but for the step under way"
         answers[1].close()
     assert runtime.arena.used == 0
 
@@ -170,7 +179,7 @@ def test_a_long_question_is_prefilled_in_parts(runtime: Runtime, watch: Watch, m
 # -- failures
 
 
-def test_noise_ends_the_one_answer_that_met_it(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_ends_the_one_answer_that_met_it(runtime: Runtime, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     with runtime.read(TEXT) as document:
         expected = [endless(document, question).text for question in QUESTIONS]
         logits = runtime.model.logits
@@ -183,7 +192,9 @@ def test_noise_ends_the_one_answer_that_met_it(runtime: Runtime, monkeypatch: py
             return out
 
         monkeypatch.setattr(runtime.model, "logits", noisy)
+        watch.gate.clear()
         answers = [endless(document, question) for question in QUESTIONS]
+        watch.gate.set()
         failed = 0
         for answer, text in zip(answers, expected, strict=True):
             try:
@@ -400,5 +411,5 @@ time.sleep(0.2)
 
 def test_a_process_waits_for_a_thread_that_lets_go_of_its_model() -> None:
     """Killed meanwhile, inside torch, it would abort the process."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "let go\n", "")

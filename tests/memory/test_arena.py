@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from glyph_rt.errors import BusyError, ClosedError, InternalError, LimitError
 from glyph_rt.memory.arena import Arena, Reservation, Take
+from tests.conftest import eventually
 
 
 class ArenaMachine(RuleBasedStateMachine):
@@ -93,23 +94,22 @@ class ArenaMachine(RuleBasedStateMachine):
 TestArena = ArenaMachine.TestCase
 
 
-def waiting(arena: Arena, size: int, order: list[str], name: str) -> threading.Thread:
-    """A thread that reserves, says so, and holds; started, and in the queue when this returns."""
+def waiting(arena: Arena, size: int, order: list[str], name: str, looked: list[str] | None = None) -> threading.Thread:
+    """A thread that reserves, says so, and holds; started, and in the queue when this returns. looked: its name, whenever it has looked
+    for room and found none.
+    """
     before = len(arena._queue)
 
     def reserve() -> None:
         try:
-            arena.reserve(size, name)
+            arena.reserve(size, name, lambda place: None if looked is None else looked.append(name))
             order.append(name)
         except BusyError:
             order.append(f"{name} refused")
 
     thread = threading.Thread(target=reserve)
     thread.start()
-    end = time.monotonic() + 10
-    while len(arena._queue) == before and thread.is_alive():
-        assert time.monotonic() < end
-        time.sleep(0.001)
+    eventually(lambda: len(arena._queue) > before or not thread.is_alive())
     return thread
 
 
@@ -117,13 +117,14 @@ def test_who_waits_is_served_in_order_even_if_a_later_one_would_fit_first() -> N
     arena = Arena(100, "KV memory", "--kv-bytes", waiting=3, wait_s=30)
     first, second = arena.reserve(60, "a"), arena.reserve(40, "b")
     order: list[str] = []
-    threads = [waiting(arena, 80, order, "large"), waiting(arena, 10, order, "small")]
+    looked: list[str] = []
+    threads = [waiting(arena, 80, order, "large", looked), waiting(arena, 10, order, "small", looked)]
     second.release()
-    time.sleep(0.02)
-    assert order == [], "40 bytes are free, and the small one waits behind the large"
+    eventually(lambda: order != [] or Counter(looked) >= Counter(large=2, small=2))
+    assert order == [] and arena.used == 60, "40 bytes are free, and the small one waits behind the large"
     first.release()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert order == ["large", "small"] and arena.used == 90 and not arena._queue
     arena.check_integrity()
 
@@ -139,8 +140,7 @@ def test_what_is_claimed_is_looked_at_anew_until_there_is_room_for_all_of_it_and
 
     thread = threading.Thread(target=lambda: given.append(arena.admit(claim, places.append)), daemon=True)
     thread.start()
-    while not places:
-        time.sleep(0.001)
+    eventually(lambda: bool(places))
     with arena.lock:
         assert set(tried) == {50} and arena.used == 90
         needs = 10
@@ -157,18 +157,27 @@ def test_what_is_claimed_is_looked_at_anew_until_there_is_room_for_all_of_it_and
     arena.check_integrity()
 
 
-def test_a_full_queue_and_a_long_wait_are_refused_and_what_never_fits_does_not_wait() -> None:
-    arena = Arena(100, "KV memory", "--kv-bytes", waiting=1, wait_s=0.05)
+def test_a_full_queue_is_refused_and_what_never_fits_does_not_wait() -> None:
+    arena = Arena(100, "KV memory", "--kv-bytes", waiting=1, wait_s=600)
     held = arena.reserve(100, "a")
     order: list[str] = []
-    thread = waiting(arena, 50, order, "late")
+    thread = waiting(arena, 50, order, "patient")
     with pytest.raises(BusyError, match=r"b needs 0.0 MiB .* 1 requests wait already.*--kv-bytes"):
         arena.reserve(1, "b")
     with pytest.raises(LimitError, match="raise --kv-bytes") as never:
         arena.reserve(101, "c")
     assert not isinstance(never.value, BusyError)
-    thread.join(10)
-    assert order == ["late refused"] and not arena._queue
+    held.release()
+    thread.join(60)
+    assert order == ["patient"] and not arena._queue
+
+
+def test_a_long_wait_is_refused() -> None:
+    arena = Arena(100, "KV memory", "--kv-bytes", waiting=1, wait_s=0.05)
+    held = arena.reserve(100, "a")
+    with pytest.raises(BusyError, match=r"late needs 0.0 MiB .*after 0.05 s of waiting.*--kv-bytes"):
+        arena.reserve(50, "late")
+    assert not arena._queue
     held.release()
     assert arena.reserve(100, "d").size == 100
 
@@ -201,7 +210,7 @@ def test_who_waits_looks_again_when_something_becomes_idle(wake: Callable[[Reser
     idle.append(held)
     wake(held)
     arena.recheck()
-    thread.join(10)
+    thread.join(60)
     assert order == ["b"]
 
 
@@ -223,22 +232,17 @@ def test_who_waits_is_told_its_place_and_may_leave() -> None:
             told[name].append(-1)
 
     threads = [threading.Thread(target=wait, args=(name,)) for name in told]
-    for number, thread in enumerate(threads, 1):
+    for thread, name in zip(threads, told, strict=True):
         thread.start()
-        end = time.monotonic() + 10
-        while len(arena._queue) < number:
-            assert time.monotonic() < end
-            time.sleep(0.001)
+        eventually(lambda name=name: bool(told[name]))
     assert told == {"b": [1], "c": [2], "d": [3]}
     gone.set()
     arena.recheck()
-    threads[0].join(10)
-    while (told["c"][-1], told["d"][-1]) != (1, 2):
-        assert time.monotonic() < end + 10
-        time.sleep(0.001)
+    threads[0].join(60)
+    eventually(lambda: (told["c"][-1], told["d"][-1]) == (1, 2))
     held.release()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert told["b"] == [1, 1, -1] and not arena._queue
     assert arena.used == 100
     assert arena.reserve(0, "e", lambda place: pytest.fail("it need not wait"))

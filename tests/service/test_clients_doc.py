@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 
 from glyph_rt.v1 import answers_pb2, documents_pb2, runtime_pb2
-from tests.service.conftest import Served
+from tests.service.conftest import PATIENCE_S, Served
 
 PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
 MODULES = (documents_pb2, answers_pb2, runtime_pb2)
@@ -37,7 +37,7 @@ def test_the_python_runs(serve: Served, block: str) -> None:
     """As it stands, but for the address, and for long answers, since a model without training does not end them."""
     assert "127.0.0.1:50051" in block
     script = block.replace("127.0.0.1:50051", serve.address).replace("document=document.id)", "document=document.id, max_new_tokens=8)")
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0 and done.stdout, done.stderr
     assert len(serve.server.desk.library) == 0
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from torch import Tensor
 
 from glyph_rt import Runtime
 from glyph_rt.cli import main
@@ -20,7 +21,7 @@ from glyph_rt.service.access import Access
 from glyph_rt.service.limits import ServiceLimits
 from glyph_rt.service.load import Pace, Phase, Sample, Target, measure, statistics_of
 from tests.conftest import TEXT
-from tests.service.conftest import Served, served
+from tests.service.conftest import Served, eventually, served
 
 QUESTIONS = ("What is the weight?", "What is the carrier?")
 
@@ -55,9 +56,17 @@ def test_every_request_is_measured(serve: Served, pace: Pace) -> None:
     assert len(serve.server.desk.library) == 0
 
 
-def test_refusals_are_counted_and_not_timed(runtime: Runtime) -> None:
+def test_refusals_are_counted_and_not_timed(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = runtime.model.logits
     with served(runtime, ServiceLimits(streams=1)) as at:
-        target = Target(at.address, Access(), TEXT, QUESTIONS, max_new_tokens=6)
+        target, tally = Target(at.address, Access(), TEXT, QUESTIONS, max_new_tokens=6), at.server.desk.telemetry.tally
+
+        def once_another_was_refused(hidden: Tensor) -> Tensor:
+            if len(hidden) and tally.answers:  # of the first one that is measured: the one that warms up is alone
+                eventually(lambda: tally.refusals > 0)
+            return logits(hidden)
+
+        monkeypatch.setattr(runtime.model, "logits", once_another_was_refused)
         [phase] = asyncio.run(measure(target, Pace(0), Pace(16, clients=8), {}))
     figures = phase.summary()
     assert figures["completed"] + figures["failed"]["RESOURCE_EXHAUSTED"] == 16 and figures["completed"] >= 1

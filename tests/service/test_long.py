@@ -12,11 +12,9 @@ from typing import Any
 
 import grpc
 import pytest
-from torch import Tensor
 
 from glyph_rt import Quoting, Runtime
 from glyph_rt.documents import Document
-from glyph_rt.language import LanguageModel
 from glyph_rt.long import LongText, Strategy
 from glyph_rt.memory.arena import Reservation
 from glyph_rt.service.access import Access
@@ -26,13 +24,14 @@ from glyph_rt.service.limits import ServiceLimits
 from glyph_rt.service.tokens import add_token
 from glyph_rt.v1 import answers_pb2, documents_pb2
 from tests.long.test_text import ASKED, CONTRACT, LONG, SAID, SHORT, WINDOW
-from tests.service.conftest import Served, eventually, served
+from tests.service.conftest import PATIENCE_S, Gate, Served, eventually, overrun, served
 from tests.test_cli import Run, run
 
 __all__ = ["run"]
 
 LIMITS = ServiceLimits(window=WINDOW.window)
 TOKENS = SHORT.max_new_tokens
+DOOR = "door code: 7731\n"
 
 
 @pytest.fixture(scope="module")
@@ -96,58 +95,42 @@ def test_the_async_client_asks_about_long_texts(at: Served) -> None:
     assert asyncio.run(ask()) == SAID
 
 
-class Steps:
-    """The decoder's steps as they begin, of which one over a page in the second part waits until it may go on."""
-
-    LAST = 8  # pages of LONG's 40 and more
-
-    def __init__(self) -> None:
-        self.begun, self.pages = 0, 0
-        self.waits, self.may_go_on = threading.Event(), threading.Event()
-
-    def begin(self, rows: int) -> None:
-        self.begun += 1
-        self.pages += rows > 50  # an answer's step has a row, or some drafted ones
-        if self.pages == self.LAST:
-            self.waits.set()
-            assert self.may_go_on.wait(60)
-
-
-@pytest.fixture
-def steps(at: Served, monkeypatch: pytest.MonkeyPatch) -> Steps:
-    steps = Steps()
-    forward = LanguageModel.forward
-
-    def counted(model: LanguageModel, embeddings: Tensor, *rest: Any) -> Any:
-        steps.begin(len(embeddings))
-        return forward(model, embeddings, *rest)
-
-    monkeypatch.setattr(LanguageModel, "forward", counted)
-    return steps
+STEPS = 20  # enough for the first of LONG's parts: four pages and an answer of less than ten tokens
 
 
 @pytest.mark.parametrize("ending", ["cancel", "deadline"])
-def test_what_nobody_waits_for_stops_in_the_middle(at: Served, steps: Steps, ending: str) -> None:
-    seen: list[int] = []
-    with at.client(timeout_s=60.0 if ending == "cancel" else 5.0) as client:
+def test_what_nobody_waits_for_stops_in_the_middle(at: Served, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    gate, desk = Gate(at.runtime, monkeypatch), at.server.desk
+
+    def ended(timeout_s: float | None = None) -> bool:
+        seen: list[int] = []  # pages
 
         def progress(where: documents_pb2.ReadProgress) -> None:
             if where.stage == documents_pb2.READ_STAGE_READ:
                 seen.append(where.done)
 
-        reply = client.ask(ASKED, text=LONG, strategy="map_reduce", max_new_tokens=TOKENS, progress=progress)
-        with ThreadPoolExecutor(1) as other:
+        with at.client(timeout_s=timeout_s) as client, ThreadPoolExecutor(1) as other, gate.hold(after=STEPS):
+            reply = client.ask(ASKED, text=LONG, strategy="map_reduce", max_new_tokens=TOKENS, progress=progress)
+            asked = other.submit(lambda: reply.text)
             if ending == "cancel":
-                other.submit(lambda: steps.waits.wait(60) and reply.close())
-            with pytest.raises(ServiceError) as ended:
-                _ = reply.text
-        assert ended.value.code == (grpc.StatusCode.CANCELLED if ending == "cancel" else grpc.StatusCode.DEADLINE_EXCEEDED)
-        assert reply.accepted is not None and 0 < max(seen) < Steps.LAST and steps.waits.is_set()
-    desk, before = at.server.desk, steps.begun
-    eventually(lambda: desk.streams.used == 0)  # the server knows
-    steps.may_go_on.set()
-    eventually(lambda: desk.long_texts.used == desk.uploads.used == at.runtime.arena.used == at.runtime.texts.used == 0)
-    assert steps.begun == before, "and nobody goes on"
+                eventually(lambda: gate.held and bool(seen) and max(seen) > 4)  # it is told what it did, in the second part
+                reply.close()
+            error = asked.exception()
+            came_so_far, begun = gate.held and reply.accepted is not None and bool(seen), gate.begun
+            eventually(lambda: desk.streams.used == 0)  # the server knows
+            if came_so_far:
+                gate.let_the_cancelled_know()
+        assert isinstance(error, ServiceError)
+        assert error.code == (grpc.StatusCode.CANCELLED if ending == "cancel" else grpc.StatusCode.DEADLINE_EXCEEDED)
+        eventually(lambda: desk.long_texts.used == desk.uploads.used == at.runtime.arena.used == at.runtime.texts.used == 0)
+        assert all(done < 40 for done in seen)
+        assert not came_so_far or gate.begun <= begun + 1, "and nobody goes on"
+        return came_so_far
+
+    if ending == "cancel":
+        assert ended()
+    else:
+        overrun(ended)
     desk.check_integrity()
 
 
@@ -219,6 +202,11 @@ def test_each_part_is_let_in_for_itself(reader_runtime: Runtime, monkeypatch: py
 
 def test_a_part_that_finds_no_room_in_time_ends_the_answer(reader_runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one behind the first: a client with patience asks again, since it has not seen a piece."""
+
+    def release(held: Reservation, refused: int) -> None:
+        eventually(lambda: poor.server.desk.telemetry.tally.refusals > refused)
+        held.release()
+
     page = reader_runtime.style.visual_tokens + 2
     runtime = reader_runtime.with_kv(5 * page * reader_runtime.model.kv_shape.bytes_per_token)
     runtime.arena._wait_s = 0.2
@@ -230,10 +218,10 @@ def test_a_part_that_finds_no_room_in_time_ends_the_answer(reader_runtime: Runti
         readings += 1
         if readings == 3:
             held = runtime.arena.reserve(runtime.arena.budget, "somebody")
-            threading.Timer(0.5, held.release).start()
+            threading.Thread(target=release, args=(held, poor.server.desk.telemetry.tally.refusals)).start()
         return read(*arguments, **options)
 
-    with served(runtime) as poor, poor.client() as client, poor.client(patience_s=30.0) as patient:
+    with served(runtime) as poor, poor.client() as client, poor.client(patience_s=PATIENCE_S) as patient:
         monkeypatch.setattr(Runtime, "read", taken)
         reply = client.ask(ASKED, text=LONG, strategy="map_reduce", max_new_tokens=TOKENS)
         with pytest.raises(ServiceError) as error:
@@ -270,21 +258,25 @@ def test_tenants_share_nothing_of_a_long_text(reader_runtime: Runtime, tmp_path:
     assert len(a) == len(b) > 10 and not a & b and len(documents) == 2 * (len(a) + len(b))
 
 
-def test_long_texts_take_turns_with_short_ones(reader_runtime: Runtime) -> None:
+def test_long_texts_take_turns_with_short_ones(reader_runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one thread that reads, a short question overtakes a long text between two of its parts."""
-    with served(reader_runtime, ServiceLimits(window=4, readers=1)) as one, one.client() as client:
-        begun, order = threading.Event(), []
+    read: list[str] = []
+    reading = Runtime.read
 
-        def ask_long() -> None:
-            reply = client.ask(ASKED, text=LONG, strategy="map_reduce", max_new_tokens=TOKENS, progress=lambda p: begun.set())
-            order.append(reply.text)
+    def noted(*arguments: Any, **options: Any) -> Document:
+        read.append(arguments[1])
+        return reading(*arguments, **options)
 
-        thread = threading.Thread(target=ask_long)
-        thread.start()
-        assert begun.wait(30)
-        order.append(client.ask("What is the value of door code?", text="door code: 7731\n", max_new_tokens=TOKENS).text)
-        thread.join(60)
-        assert order == ["7731", SAID]
+    with served(reader_runtime, ServiceLimits(window=4, readers=1)) as one, one.client() as client, ThreadPoolExecutor(2) as pool:
+        monkeypatch.setattr(Runtime, "read", noted)
+        gate, line = Gate(reader_runtime, monkeypatch), one.server.desk.workers.readers
+        with gate.hold(after=2):
+            long = pool.submit(lambda: client.ask(ASKED, text=LONG, strategy="map_reduce", max_new_tokens=TOKENS).text)
+            eventually(lambda: gate.held)  # in the first part
+            short = pool.submit(lambda: client.ask("What is the value of door code?", text=DOOR, max_new_tokens=TOKENS).text)
+            eventually(lambda: len(line._members) == 2)
+        assert (short.result(PATIENCE_S), long.result(PATIENCE_S)) == ("7731", SAID)
+    assert read.index(DOOR) == 1 and len(read) > 10
 
 
 def test_all_long_texts_together_are_bounded(at: Served) -> None:

@@ -22,7 +22,7 @@ from glyph_rt.v1 import answers_pb2 as pb
 from glyph_rt.v1 import documents_pb2
 from tests.conftest import SMALL_PAGES, TEXT
 from tests.language.checkpoints import TEMPLATE, write_thinking_model
-from tests.service.conftest import Served, eventually, served, slow_down
+from tests.service.conftest import PATIENCE_S, Gate, Served, eventually, served
 
 QUESTION = "What is the value of order number?"
 CODE = r"[A-Z]{2}-\d{5}"
@@ -47,7 +47,7 @@ def refusal(client: Client, **fields: Any) -> ServiceError:
     """Of a question on `TEXT` with these fields of AskRequest."""
     request = pb.AskRequest(**{"text": TEXT, "question": QUESTION, **fields})
     with pytest.raises(grpc.RpcError) as caught:
-        list(client._answers.Ask(request, timeout=30))
+        list(client._answers.Ask(request, timeout=PATIENCE_S))
     return ServiceError(caught.value)
 
 
@@ -176,7 +176,7 @@ def test_system_texts_have_limits(serve: Served) -> None:
         document = client.read(TEXT)
         request = pb.AskRequest(document_id=document.id, question=QUESTION, system="Be brief.")
         with pytest.raises(grpc.RpcError) as told:
-            list(client._answers.Ask(request, timeout=30))
+            list(client._answers.Ask(request, timeout=PATIENCE_S))
         assert ServiceError(told.value).field == "system"
         assert [d.id for d in client.list()] == [document.id]
 
@@ -215,13 +215,17 @@ def test_cancelling_thoughts_that_are_not_sent_stops_them(thinker: Served, monke
     with thinker.client() as client:
         identity = client.read(TEXT).id
         held = thinker.runtime.arena.used
-        steps = slow_down(thinker.runtime, monkeypatch, 0.02)
+        gate = Gate(thinker.runtime, monkeypatch)
         sampling = pb.SamplingOptions(max_new_tokens=2000, draft=False)
-        call = client._answers.Ask(pb.AskRequest(document_id=identity, question=QUESTION, sampling=sampling))
-        assert next(iter(call)).WhichOneof("event") == "accepted"
-        call.cancel()
-        eventually(lambda: thinker.runtime.arena.used == held and thinker.server.desk.streams.used == 0)
-        assert len(steps) < 1000
+        with gate.hold(after=3):
+            call = client._answers.Ask(pb.AskRequest(document_id=identity, question=QUESTION, sampling=sampling))
+            assert next(iter(call)).WhichOneof("event") == "accepted"
+            eventually(lambda: gate.held)
+            call.cancel()
+            eventually(lambda: thinker.server.desk.streams.used == 0)
+            gate.let_the_cancelled_know()
+        eventually(lambda: thinker.runtime.arena.used == held)
+        assert gate.begun <= 5
 
 
 def test_the_command_line_passes_all_of_it_on(thinker: Served, tmp_path: Path) -> None:
@@ -233,7 +237,7 @@ def test_the_command_line_passes_all_of_it_on(thinker: Served, tmp_path: Path) -
     def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
         script = "from glyph_rt.cli import main; main()"
         command = [sys.executable, "-c", script, "ask", str(note), QUESTION, "--server", thinker.address, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
     drawn = {"temperature": 1.0, "top_k": 40, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.1, "max_new_tokens": 40}
     options = [word for name, value in drawn.items() for word in (f"--{name.replace('_', '-')}", str(value))]
@@ -256,5 +260,5 @@ def test_a_reading_option_of_an_older_client_is_as_before(serve: Served) -> None
     with serve.client() as client:
         first = documents_pb2.ReadDocumentRequest(options=documents_pb2.ReadDocumentOptions())
         parts = [first, documents_pb2.ReadDocumentRequest(text=TEXT.encode())]
-        old = list(client._documents.ReadDocument(iter(parts), timeout=30))[-1].document
+        old = list(client._documents.ReadDocument(iter(parts), timeout=PATIENCE_S))[-1].document
         assert old.digest == client.read(TEXT).digest

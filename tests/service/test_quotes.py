@@ -15,7 +15,7 @@ from glyph_rt.language import REGEX, Constraint
 from glyph_rt.service import answers as service_answers
 from glyph_rt.service.client import RefusedError, ServiceError
 from glyph_rt.v1 import answers_pb2 as pb
-from tests.service.conftest import Served
+from tests.service.conftest import PATIENCE_S, Served
 from tests.test_cli import Run, run
 
 __all__ = ["run"]
@@ -80,7 +80,7 @@ def test_a_form_and_exact_quotes_are_refused_before_any_work(serve: Served) -> N
             client.ask(QUESTION, text=TEXT, quotes="both")  # type: ignore[arg-type]
         request = pb.AskRequest(text=TEXT, question=QUESTION, quotes=99)  # type: ignore[arg-type]
         with pytest.raises(grpc.RpcError) as unknown:
-            list(client._answers.Ask(request, timeout=30))
+            list(client._answers.Ask(request, timeout=PATIENCE_S))
         error = ServiceError(unknown.value)
         assert (error.code, error.reason, error.field) == (grpc.StatusCode.INVALID_ARGUMENT, "BAD_OPTION", "quotes")
     with serve.runtime.read(TEXT) as document:

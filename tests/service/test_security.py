@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from glyph_rt.service.tls import TlsFiles
 from glyph_rt.service.tokens import TokenFile, add_token, new_token
 from glyph_rt.v1 import documents_pb2
 from tests.conftest import TEXT
-from tests.service.conftest import Served, eventually, served, sockets
+from tests.service.conftest import PATIENCE_S, Gate, Served, eventually, served, sockets
 
 QUESTION = "What is the value of order number?"
 Code = grpc.StatusCode
@@ -117,7 +118,7 @@ def test_what_other_machines_reach_needs_tls_and_callers_that_are_known(address:
 def test_serve_refuses_what_is_not_safe_with_one_line(tmp_path: Path) -> None:
     def serve(*options: str) -> str:
         command = [sys.executable, "-c", "from glyph_rt.cli import main; main()", "serve", *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
         assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
         return done.stderr
 
@@ -143,7 +144,7 @@ def test_tls_serves_only_clients_that_speak_it_and_trust_it(runtime: Runtime, ca
         with at.client(Access(ca=ca.file)) as client:
             assert client.ask(QUESTION, document=client.read(TEXT).id, max_new_tokens=4).text
         for access in (Access(), Access(ca=authority(tmp_path / "other").file)):
-            with at.client(access, timeout_s=10.0) as client:
+            with at.client(access) as client:
                 assert refused(client.runtime).code == Code.UNAVAILABLE
 
 
@@ -158,7 +159,7 @@ def test_a_clients_certificate_names_its_tenant(runtime: Runtime, ca: Authority,
             identity = one.read(TEXT).id
             assert refused(lambda: two.get(identity)).code == Code.NOT_FOUND
         for access in (Access(ca.file), Access(ca.file, *stranger.issue("three", "ward-a.example"))):
-            with at.client(access, timeout_s=10.0) as client:
+            with at.client(access) as client:
                 assert refused(client.runtime).code == Code.UNAVAILABLE
 
 
@@ -176,7 +177,7 @@ def test_renewed_certificates_are_taken_up_and_broken_ones_are_not(
         key.write_bytes(renewed[1].read_bytes())
         with at.client(Access(ca=later.file)) as client:
             assert client.runtime().version
-        with at.client(Access(ca=ca.file), timeout_s=10.0) as client:
+        with at.client(Access(ca=ca.file)) as client:
             assert refused(client.runtime).code == Code.UNAVAILABLE
 
 
@@ -217,10 +218,10 @@ def test_a_refused_caller_is_not_read_from(guarded: Guarded, monkeypatch: pytest
 
 def test_health_needs_no_token_and_everything_else_does(guarded: Guarded) -> None:
     with grpc.insecure_channel(guarded.at.address) as channel:
-        assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10).status
+        assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S).status
         method = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
         with pytest.raises(grpc.RpcError) as caught:
-            list(method(iter([b""]), timeout=10))
+            list(method(iter([b""]), timeout=PATIENCE_S))
         assert caught.value.code() == Code.UNAUTHENTICATED  # type: ignore[attr-defined]
 
 
@@ -271,10 +272,10 @@ def test_token_files_that_cannot_be_used_are_refused_at_the_start(content: str, 
 def test_the_command_makes_tokens_that_a_server_takes(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     command = [sys.executable, "-c", "from glyph_rt.cli import main; main()", "token", "new", "ward-a", "--tokens", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert TokenFile(file).tenant(done.stdout.strip()) == "ward-a"
     command[-3] = "Ward A"
-    assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 2
+    assert subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE_S).returncode == 2
 
 
 # -- tenants
@@ -313,23 +314,26 @@ def test_page_tokens_do_not_count_other_tenants_documents(guarded: Guarded) -> N
             made.append(a.read(text).id)
             b.read(text)
         request = documents_pb2.ListDocumentsRequest(page_size=1)
-        page = a._documents.ListDocuments(request, metadata=Access(token=guarded.a).metadata, timeout=30)
+        page = a._documents.ListDocuments(request, metadata=Access(token=guarded.a).metadata, timeout=PATIENCE_S)
         assert [d.id for d in page.documents] == made[:1] and int(page.next_page_token.removeprefix("after-")) > 1000
         assert [d.id for d in a.list(page_size=1)] == made
 
 
-def test_one_tenant_cannot_take_all_there_is(guarded: Guarded) -> None:
+def test_one_tenant_cannot_take_all_there_is(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     with guarded.client(guarded.a) as a, guarded.client(guarded.b) as b:
         first = a.read("a\n").id
         a.read("b\n")
         full = refused(lambda: a.read("c\n"))
         assert (full.code, full.retry_s) == (Code.RESOURCE_EXHAUSTED, 1.0) and "at most 2 documents" in str(full)
         assert b.read("c\n").pages == 1
-        reply = a.ask(QUESTION, document=first, max_new_tokens=500)
-        next(iter(reply))
-        busy = refused(lambda: a.ask(QUESTION, document=first).text)
-        assert busy.code == Code.RESOURCE_EXHAUSTED and "at most 1 readings and answers" in str(busy)
-        assert b.ask(QUESTION, text="d\n", max_new_tokens=2).text
+        with ThreadPoolExecutor(1) as other, Gate(guarded.at.runtime, monkeypatch).hold(after=3):
+            reply = a.ask(QUESTION, document=first, max_new_tokens=500)
+            next(iter(reply))
+            busy = refused(lambda: a.ask(QUESTION, document=first).text)
+            assert busy.code == Code.RESOURCE_EXHAUSTED and "at most 1 readings and answers" in str(busy)
+            let_in = other.submit(lambda: b.ask(QUESTION, text="d\n", max_new_tokens=2).text)
+            eventually(lambda: guarded.at.server.desk.streams.used == 2)
+        assert let_in.result(PATIENCE_S)
         reply.close()
         a.delete(first)
         eventually(lambda: guarded.at.server.desk.streams.used == 0)
@@ -340,12 +344,13 @@ def test_one_tenant_cannot_take_all_there_is(guarded: Guarded) -> None:
 
 
 def test_the_audit_log_tells_who_did_what_and_no_text(guarded: Guarded, tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
     with guarded.client(guarded.a) as a:
         identity = a.read("SECRET: 4711\n" + TEXT).id
         answer = a.ask("What is the SECRET?", document=identity, max_new_tokens=8).text
         refused(lambda: a.get("0" * 32))
+        eventually(lambda: "GetDocument" in log.read_text())  # a refusal is told before it is noted
         a.delete(identity)
-    log = tmp_path / "audit.jsonl"
     eventually(lambda: "DeleteDocument" in log.read_text())
     assert "SECRET" not in log.read_text() and answer not in log.read_text()
     assert guarded.a not in log.read_text() and stat.S_IMODE(log.stat().st_mode) == 0o600
@@ -379,7 +384,7 @@ def test_a_server_that_cannot_keep_records_takes_no_work_until_it_can(runtime: R
         log.unlink()
         log.write_text(before)
         refused(lambda: client.get(identity))  # asks for another attempt
-        eventually(lambda: "gap" in log.read_text())
+        eventually(lambda: "gap" in log.read_text() and at.server.desk._audit is not None and at.server.desk._audit._lost == 0)
         assert client.get(identity).id == identity
         entries = [json.loads(line) for line in log.read_text().splitlines() if line]
         assert next(entry for entry in entries if entry["event"] == "gap")["lost"] >= 1
@@ -423,7 +428,7 @@ def test_a_serving_process_connects_nowhere_and_runs_nothing(random_model: Path,
                 assert lines[-1], "".join(lines)
             address = next(line for line in lines if "listening at " in line).split("listening at ")[1].split(",")[0]
             metrics = next(line for line in lines if "metrics at " in line).split("metrics at http://")[1].split("/")[0]
-            with Client(address, Access(ca=ca.file, token=token), timeout_s=60.0) as client:
+            with Client(address, Access(ca=ca.file, token=token), timeout_s=PATIENCE_S) as client:
                 identity = client.read(TEXT).id
                 assert client.ask(QUESTION, document=identity, max_new_tokens=4).text
                 assert [page.page for page in client.pages(identity)] == [1, 2]
@@ -433,7 +438,7 @@ def test_a_serving_process_connects_nowhere_and_runs_nothing(random_model: Path,
             assert ports == listening, "everything else came in through a listening port"
             process.terminate()
             rest = process.stderr.read()
-            assert process.wait(30) == 0
+            assert process.wait(PATIENCE_S) == 0
             assert "FORBIDDEN" not in "".join(lines) + rest, rest
         finally:
             process.kill()

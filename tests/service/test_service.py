@@ -17,7 +17,7 @@ from glyph_rt.service.client import Client, ServiceError
 from glyph_rt.service.limits import ServiceLimits
 from glyph_rt.v1 import answers_pb2, documents_pb2
 from tests.conftest import TEXT
-from tests.service.conftest import Served, served
+from tests.service.conftest import PATIENCE_S, Served, served
 
 CONTRACT = (Path(__file__).parents[2] / "examples" / "contract.txt").read_text()
 QUESTION = "What is the value of order number?"
@@ -25,7 +25,7 @@ Code = grpc.StatusCode
 
 
 def upload(client: Client, *messages: documents_pb2.ReadDocumentRequest) -> list[documents_pb2.ReadDocumentResponse]:
-    return list(client._documents.ReadDocument(iter(messages), timeout=30))
+    return list(client._documents.ReadDocument(iter(messages), timeout=PATIENCE_S))
 
 
 def options(**fields: int) -> documents_pb2.ReadDocumentRequest:
@@ -76,7 +76,7 @@ def test_ask_on_the_command_line_is_answered_by_a_server(serve: Served, tmp_path
 
     def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", script, "ask", str(note), *arguments, "--server", serve.address]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
     with serve.runtime.read(TEXT) as document:
         answer = document.ask(QUESTION, Sampling(max_new_tokens=8))
@@ -184,7 +184,7 @@ def test_a_text_over_the_limit_is_refused_before_it_is_kept(runtime: Runtime, mo
 )
 def test_what_cannot_be_answered_is_refused(serve: Served, request_: dict[str, object], code: Code, field: str) -> None:
     with serve.client() as client:
-        error = refused(lambda: list(client._answers.Ask(answers_pb2.AskRequest(**request_), timeout=30)))  # type: ignore[arg-type]
+        error = refused(lambda: list(client._answers.Ask(answers_pb2.AskRequest(**request_), timeout=PATIENCE_S)))  # type: ignore[arg-type]
         assert (error.code, error.field) == (code, field), str(error)
         assert serve.runtime.arena.used == 0
 
@@ -193,15 +193,16 @@ def test_a_malformed_message_is_bad_input_and_no_defect(serve: Served) -> None:
     """A text field that is no UTF-8, and plain noise."""
     with grpc.insecure_channel(serve.address) as channel:
         for data in (b"\x1a\x02\xff\xfe", b"\xff\xff\xff"):
-            error = refused(lambda data=data: list(channel.unary_stream("/glyph_rt.v1.AnswerService/Ask")(data, timeout=30)))
+            error = refused(lambda data=data: list(channel.unary_stream("/glyph_rt.v1.AnswerService/Ask")(data, timeout=PATIENCE_S)))
             assert (error.code, error.reason) == (Code.INVALID_ARGUMENT, "BAD_INPUT")
-            error = refused(lambda data=data: channel.unary_unary("/glyph_rt.v1.DocumentService/GetDocument")(data, timeout=30))
+            error = refused(lambda data=data: channel.unary_unary("/glyph_rt.v1.DocumentService/GetDocument")(data, timeout=PATIENCE_S))
             assert (error.code, error.reason) == (Code.INVALID_ARGUMENT, "BAD_INPUT")
             error = refused(
-                lambda data=data: list(channel.stream_stream("/glyph_rt.v1.DocumentService/ReadDocument")(iter([data]), timeout=30))
+                lambda data=data: list(channel.stream_stream("/glyph_rt.v1.DocumentService/ReadDocument")(iter([data]), timeout=PATIENCE_S))
             )
             assert (error.code, error.reason) == (Code.INVALID_ARGUMENT, "BAD_INPUT")
-        assert refused(lambda: channel.unary_unary("/glyph_rt.v1.DocumentService/Nothing")(b"", timeout=30)).code == Code.UNIMPLEMENTED
+        nothing = channel.unary_unary("/glyph_rt.v1.DocumentService/Nothing")
+        assert refused(lambda: nothing(b"", timeout=PATIENCE_S)).code == Code.UNIMPLEMENTED
 
 
 def test_the_list_comes_in_pages_oldest_first(serve: Served) -> None:
@@ -215,7 +216,7 @@ def test_the_list_comes_in_pages_oldest_first(serve: Served) -> None:
             ({"page_token": "x"}, "page_token"),
             ({"page_token": "after-²"}, "page_token"),
         ):
-            error = refused(client._documents.ListDocuments, documents_pb2.ListDocumentsRequest(**fields), timeout=30)  # type: ignore[arg-type]
+            error = refused(client._documents.ListDocuments, documents_pb2.ListDocumentsRequest(**fields), timeout=PATIENCE_S)  # type: ignore[arg-type]
             assert (error.code, error.field) == (Code.INVALID_ARGUMENT, field)
 
 

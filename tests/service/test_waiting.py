@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from glyph_rt import Limits, Runtime
 from glyph_rt.cli import main
-from glyph_rt.language import LanguageModel
 from glyph_rt.memory.arena import Reservation
 from glyph_rt.service.client import Client, ServiceError
 from glyph_rt.service.limits import ServiceLimits
 from glyph_rt.v1 import answers_pb2, documents_pb2
 from tests.conftest import TEXT
-from tests.service.conftest import eventually, served
+from tests.service.conftest import PATIENCE_S, Gate, eventually, overrun, served
 from tests.test_documents import LONGER
 
 QUESTION = "What is the value of order number?"
@@ -28,7 +27,8 @@ WAIT = documents_pb2.READ_STAGE_WAIT
 @pytest.fixture
 def tight(random_model: Path, tmp_path: Path) -> Any:
     """A runtime on which one call can hold all KV memory, and others wait for long."""
-    with Runtime.open(random_model, encoder="torch", store=tmp_path, limits=Limits(kv_bytes=2**20, waiting=8, wait_s=60.0)) as runtime:
+    limits = Limits(kv_bytes=2**20, waiting=8, wait_s=2 * PATIENCE_S)
+    with Runtime.open(random_model, encoder="torch", store=tmp_path, limits=limits) as runtime:
         yield runtime
 
 
@@ -63,7 +63,7 @@ def test_a_question_is_told_its_place_in_the_queue_for_memory(tight: Runtime) ->
     with served(tight) as at, at.client() as client:
         identity = client.read(TEXT).id
         quiet = Asking(client, document=identity)
-        quiet.join(30)
+        quiet.join(PATIENCE_S)
         assert quiet.places == [] and isinstance(quiet.answer, str), "who need not wait hears nothing of it"
         held = take_all(tight)
         first = Asking(client, document=identity)
@@ -74,11 +74,11 @@ def test_a_question_is_told_its_place_in_the_queue_for_memory(tight: Runtime) ->
         third = Asking(client, text="d: e\n")
         eventually(lambda: len(tight.arena._queue) == 3 or third.places != [])
         second.reply.close()
-        eventually(lambda: third.places[-1:] == [2], 20.0)
+        eventually(lambda: third.places[-1:] == [2])
         assert isinstance(first.answer, str) and first.is_alive()
         held.release()
         for thread in (first, second, third):
-            thread.join(30)
+            thread.join(PATIENCE_S)
         assert first.answer == quiet.answer and isinstance(second.answer, ServiceError) and isinstance(third.answer, str)
         assert third.places == sorted(third.places, reverse=True)
         client.delete(identity)
@@ -87,45 +87,30 @@ def test_a_question_is_told_its_place_in_the_queue_for_memory(tight: Runtime) ->
 @pytest.mark.parametrize("ending", ["cancel", "deadline"])
 @pytest.mark.parametrize("kind", ["ask", "upload"])
 def test_who_stops_waiting_leaves_the_queue_at_once(tight: Runtime, kind: str, ending: str) -> None:
-    """Not after the minute that it might have waited: its place is the next one's."""
-    with served(tight) as at, at.client(timeout_s=0.5 if ending == "deadline" else 60.0) as client:
-        with at.client() as other:
-            identity = other.read(TEXT).id
+    """Not after the minutes that it might have waited: its place is the next one's."""
+    with served(tight) as at:
+        with at.client() as client:
+            identity = client.read(TEXT).id
         held = take_all(tight)
-        if kind == "ask":
-            call = client._flows.stream(client._answers.Ask, answers_pb2.AskRequest(document_id=identity, question=QUESTION))
-            assert next(call).waiting.place == 1
-        else:
-            parts = [
-                documents_pb2.ReadDocumentRequest(options=documents_pb2.ReadDocumentOptions()),
-                documents_pb2.ReadDocumentRequest(text=b"b: c\n"),
-            ]
-            call = client._flows.stream(client._documents.ReadDocument, iter(parts))
-            assert next(call).progress.stage == documents_pb2.READ_STAGE_RECEIVED
-            assert next(call).progress == documents_pb2.ReadProgress(stage=WAIT, total=1)
-        assert len(tight.arena._queue) == 1
+
+        def left(timeout_s: float | None = None) -> bool:
+            with at.client(timeout_s=timeout_s) as client:
+                try:
+                    call = wait_in_line(client, kind, identity)
+                except grpc.RpcError as early:
+                    assert timeout_s is not None and early.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
+                    return False
+                if ending == "cancel":
+                    assert len(tight.arena._queue) == 1
+                    call.cancel()
+                eventually(lambda: not tight.arena._queue)
+                return True
+
         if ending == "cancel":
-            call.cancel()
-        eventually(lambda: not tight.arena._queue, 20.0)
+            assert left()
+        else:
+            overrun(left)
         held.release()
-
-
-class HeldStep:
-    """The decoder's steps, of which the one over the second page from now on waits until it may go on."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.pages = 0
-        self.waits, self.may_go_on = threading.Event(), threading.Event()
-        forward = LanguageModel.forward
-
-        def held(model: LanguageModel, embeddings: Any, *rest: Any) -> Any:
-            self.pages += 1
-            if self.pages == 2:
-                self.waits.set()
-                assert self.may_go_on.wait(60)
-            return forward(model, embeddings, *rest)
-
-        monkeypatch.setattr(LanguageModel, "forward", held)
 
 
 @pytest.mark.parametrize("ending", ["cancel", "deadline"])
@@ -133,39 +118,54 @@ def test_questions_behind_a_document_that_is_brought_back_are_told_and_leave_alo
     tight: Runtime, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     """One of them leaves, then the one that has it brought back: the others get it all the same, and what was read is not read again."""
-    with served(tight) as at, at.client() as client, at.client(timeout_s=60.0 if ending == "cancel" else 5.0) as leaving:
+    with served(tight) as at, at.client() as client, at.client(timeout_s=60.0 if ending == "cancel" else 8.0) as leaving:
         document = client.read(LONGER)
         assert document.pages >= 4
         expected = client.ask(QUESTION, document=document.id, max_new_tokens=4).text
         [entry] = at.server.desk.library._entries.values()
         entry.document.evict()
-        steps = HeldStep(monkeypatch)
         askers: list[Asking] = []
-        for number, asks in enumerate((client, client, client, leaving), 1):
-            askers.append(Asking(asks, document=document.id))
-            assert number > 1 or steps.waits.wait(30)
-            eventually(lambda number=number: [i._members for i in tight._reader._intakes.values()] == [number])
-        [intake] = tight._reader._intakes.values()
-        leads, *stay, leaves = askers
-        eventually(lambda: all(asker.read == [(1, document.pages)] for asker in askers))
-        assert not any(asker.places for asker in askers)
-        if ending == "cancel":
-            leaves.reply.close()
-        eventually(lambda: intake._members == 3, 20.0)  # while the step is held
-        leads.reply.close()
-        for asker in (leads, leaves):
-            asker.join(30)
-            assert isinstance(asker.answer, ServiceError)
-        eventually(lambda: at.server.desk.streams.used == 2)
-        assert intake._members == 3, "the thread that reads is at its page"
-        steps.may_go_on.set()
+        gate = Gate(tight, monkeypatch)
+        with gate.hold(after=1):
+            for number, asks in enumerate((client, client, client, leaving), 1):
+                askers.append(Asking(asks, document=document.id))
+                eventually(lambda number=number: gate.held and [i._members for i in tight._reader._intakes.values()] == [number])
+            [intake] = tight._reader._intakes.values()
+            leads, *stay, leaves = askers
+            eventually(lambda: all(asker.read == [(1, document.pages)] for asker in askers))
+            assert not any(asker.places for asker in askers)
+            if ending == "cancel":
+                leaves.reply.close()
+            eventually(lambda: intake._members == 3)  # while the step is held
+            leads.reply.close()
+            for asker in (leads, leaves):
+                asker.join(PATIENCE_S)
+                assert isinstance(asker.answer, ServiceError)
+            eventually(lambda: at.server.desk.streams.used == 2)
+            assert intake._members == 3, "the thread that reads is at its page"
         for asker in stay:
-            asker.join(30)
+            asker.join(PATIENCE_S)
             assert asker.answer == expected and asker.read[-1] == (document.pages, document.pages)
         eventually(lambda: intake._members == 0)
         usages = [asker.reply.done.usage for asker in stay if asker.reply.done is not None]
         assert sum(usage.prompt_tokens - usage.cached_tokens for usage in usages) < document.visual_tokens
         client.delete(document.id)
+
+
+def wait_in_line(client: Client, kind: str, identity: str) -> Any:
+    """A call that was told that it waits for memory, at the first place."""
+    if kind == "ask":
+        call = client._flows.stream(client._answers.Ask, answers_pb2.AskRequest(document_id=identity, question=QUESTION))
+        assert next(call).waiting.place == 1
+        return call
+    parts = [
+        documents_pb2.ReadDocumentRequest(options=documents_pb2.ReadDocumentOptions()),
+        documents_pb2.ReadDocumentRequest(text=b"b: c\n"),
+    ]
+    call = client._flows.stream(client._documents.ReadDocument, iter(parts))
+    assert next(call).progress.stage == documents_pb2.READ_STAGE_RECEIVED
+    assert next(call).progress == documents_pb2.ReadProgress(stage=WAIT, total=1)
+    return call
 
 
 def test_a_question_that_waited_too_long_is_told_to_come_back(tight: Runtime) -> None:
@@ -174,7 +174,7 @@ def test_a_question_that_waited_too_long_is_told_to_come_back(tight: Runtime) ->
         identity = client.read(TEXT).id
         held = take_all(tight)
         late = Asking(client, document=identity)
-        late.join(30)
+        late.join(PATIENCE_S)
         assert late.places == [1] and isinstance(late.answer, ServiceError) and late.answer.retry_s == 1.0
         held.release()
         assert client.ask(QUESTION, document=identity, max_new_tokens=4).text
@@ -184,7 +184,7 @@ def test_a_reading_is_told_its_place_in_the_queue_for_a_thread(runtime: Runtime,
     go_on = threading.Event()
     layout = runtime.typesetter.layout
     with served(runtime, ServiceLimits(readers=1)) as at, at.client() as client:
-        monkeypatch.setattr(runtime.typesetter, "layout", lambda *arguments, **more: go_on.wait(30) and layout(*arguments, **more))
+        monkeypatch.setattr(runtime.typesetter, "layout", lambda *arguments, **more: go_on.wait(PATIENCE_S) and layout(*arguments, **more))
         told: list[list[tuple[int, int]]] = [[], [], []]
 
         def read(number: int) -> None:
@@ -199,7 +199,7 @@ def test_a_reading_is_told_its_place_in_the_queue_for_a_thread(runtime: Runtime,
         eventually(lambda: told == [[], [(WAIT, 1)], [(WAIT, 2)]])
         go_on.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE_S)
         assert told == [[], [(WAIT, 1)], [(WAIT, 2), (WAIT, 1)]]
 
 
@@ -213,8 +213,7 @@ def test_the_command_line_says_that_it_waits(
 
         def release() -> None:
             eventually(lambda: len(tight.arena._queue) == 1)
-            time.sleep(0.2)
-            held.release()
+            held.release()  # who waits is told before it lets go of the lock that this takes
 
         releasing = threading.Thread(target=release)
         releasing.start()
