@@ -13,10 +13,11 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from glyph_rt.errors import AddressError, ModelError
 from glyph_rt.language import Sampling
@@ -28,7 +29,7 @@ from glyph_rt.service.answers import AnswerService
 from glyph_rt.service.audit import AuditLog
 from glyph_rt.service.auth import Security, TokenAuthentication
 from glyph_rt.service.calls import Desk
-from glyph_rt.service.decoding import LenientRegistry
+from glyph_rt.service.decoding import Registry
 from glyph_rt.service.documents import DocumentService
 from glyph_rt.service.limits import ServiceLimits
 from glyph_rt.service.logs import LOG, phase
@@ -68,6 +69,7 @@ class Server:
         self._address = address
         self._server = self._make()
         self._keeper: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()  # gRPC servers that ended by themselves, and still have calls
 
     async def start(self) -> str:
         """Listen, not serving yet. Returns the address to connect to. Raises AddressError."""
@@ -95,7 +97,7 @@ class Server:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
-        await self._server.stop(None)
+        await asyncio.gather(self._server.stop(None), *self._ending)
         # Cancelled handlers unwind on this loop; only then is there nothing that could still hand work to the pools.
         finished = await self.desk.drain(5.0)
         await asyncio.get_running_loop().run_in_executor(None, self.desk.close)
@@ -120,12 +122,15 @@ class Server:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),  # clients may ping every 20 s
             ],
         )
-        registry = LenientRegistry(server)
+        registry = Registry(server, lenient=True)
         documents_pb2_grpc.add_DocumentServiceServicer_to_server(DocumentService(self.desk), registry)
         answers_pb2_grpc.add_AnswerServiceServicer_to_server(AnswerService(self.desk), registry)
         runtime_pb2_grpc.add_RuntimeServiceServicer_to_server(RuntimeService(self.desk), registry)
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        others: Any = Registry(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, others)
+        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflected = reflection.aio.ReflectionServicer(names)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, others)  # type: ignore[no-untyped-call]
         return server
 
     def _bind(self) -> Address:
@@ -155,8 +160,7 @@ class Server:
                 await self._server.wait_for_termination(_FOR_EVER)
             LOG.error("a malformed request ended the listener, which is started anew; calls under way were cut off")
             self.desk.telemetry.revived()
-            with suppress(Exception):
-                await self._server.stop(None)
+            await self._lay_down(self._server)
             self._server = self._make()
             for attempt in range(_REVIVALS):
                 try:
@@ -168,6 +172,17 @@ class Server:
                 else:
                     break
             await self._server.start()
+
+    async def _lay_down(self, ended: grpc.aio.Server) -> None:
+        """Stop a gRPC server whose accept loop has ended: its calls are cancelled, and it is kept until the last of them is gone.
+
+        grpc.aio raises what ended the loop from the first `stop`, before that cancels anything; a second one goes on.
+        """
+        with suppress(Exception):
+            await ended.stop(None)
+        ending = asyncio.create_task(ended.stop(None))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     async def _set_health(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING

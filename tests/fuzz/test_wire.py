@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import signal
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import grpc
 import pytest
@@ -17,6 +19,8 @@ from glyph_rt import Runtime
 from glyph_rt.service.client import Client, ServiceError
 from glyph_rt.v1 import answers_pb2, documents_pb2
 from tests.conftest import TEXT
+from tests.faults.conftest import process
+from tests.faults.test_processes import ENDINGS, Load
 from tests.fuzz.conftest import QUESTION
 from tests.service.conftest import Gate, Served, eventually, serve
 
@@ -216,19 +220,35 @@ def test_empty_requests(serve: Served) -> None:
         assert caught.value.code() == Code.INVALID_ARGUMENT  # type: ignore[attr-defined]
 
 
+NO_UTF8 = greeting() + frame(HEADERS, 4, 1, headers(b"/glyph_rt.v1.RuntimeService/\xff\xfe")) + frame(DATA, 1, 1, message(b""))
+
+
 def test_a_method_name_that_is_no_utf8_cuts_calls_off_and_no_more(serve: Served) -> None:
     """It ends grpc.aio's accept loop, and with it the server: ours listens again, with its documents, in the same place."""
-    bad = greeting() + frame(HEADERS, 4, 1, headers(b"/glyph_rt.v1.RuntimeService/\xff\xfe")) + frame(DATA, 1, 1, message(b""))
     with serve.client() as client:
         identity = client.read(TEXT).id
         expected = client.ask(QUESTION, document=identity, max_new_tokens=8).text
     desk = serve.server.desk
     for restarts in range(1, 4):
-        visit(serve.address, bad, 0.2)
+        visit(serve.address, NO_UTF8, 0.2)
         eventually(lambda n=restarts: desk.telemetry.registry.get_sample_value("glyph_rt_listener_restarts_total") == n)
         with serve.client() as client:
             eventually(lambda client=client: answers(client, identity) == expected)
     assert len(desk.library) == 1
+
+
+def test_method_names_that_are_no_utf8_between_calls_do_not_harm_the_process(random_model: Path) -> None:
+    """While calls come and go. With methods registered in gRPC's core a few of these crashed the server, or it listened no more."""
+    with process(random_model, "127.0.0.1:0") as server:
+        load = Load(server.address, 3)
+        for _ in range(12):
+            done = len(load.answers)
+            eventually(lambda done=done: len(load.answers) > done or server.process.poll() is not None)
+            assert server.process.poll() is None
+            visit(server.address, NO_UTF8, 0.2)
+        load.stop()
+        assert {error.code for error in load.errors} <= ENDINGS and len(set(load.answers)) == 1
+        assert server.stop(signal.SIGTERM) == 0
 
 
 def answers(client: Client, identity: str) -> str | None:
