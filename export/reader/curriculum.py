@@ -37,7 +37,7 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
     see = [(1.0, Shape(1, 20, 64, transcribe=True, vision="only"))]
     copy = [(0.6, few), (0.4, few_ask)]
     page = [(0.3, window), (0.1, read1), (0.05, few), (0.3, ask1), (0.2, ask2), (0.05, few_ask)]
-    # A fifth of it whole pages to transcribe: with an eighth, lines were skipped again after a further training (98.8 to 94.9 % of characters).
+    # A fifth of it whole pages to transcribe: with an eighth, lines were skipped again after more training (98.8 to 94.9 % of characters).
     document = [
         (0.08, window), (0.15, read1), (0.05, read2), (0.2, ask1), (0.16, ask2), (0.16, ask4), (0.14, ask8), (0.06, ask12),
     ]  # fmt: skip
