@@ -31,6 +31,9 @@ MOST_ROWS = 1 + LONGEST_DRAFT
 # this much; torch's threads read it together. Measured on one thread each, the native step is 2.2 times as fast at 2 MiB a layer, 1.8 times
 # at 8, 1.5 times at 34, and up to 9 times with weights in halves; many threads were not at hand.
 LAYER_BYTES = 8 * 2**20
+# A head's features fill vectors of the widest instruction set. With 8 of them, behind 28,488 tokens, a step took 24.3 ms and torch's 4.6
+# (bench/scaling.py).
+WIDEST = 16
 
 
 class NativeDecoder:
@@ -59,6 +62,7 @@ class NativeDecoder:
         return (
             shape.device == "cpu"
             and shape.dtype == torch.float32
+            and shape.head_dim % WIDEST == 0
             and all(isinstance(linear, nn.Linear) for linear in linears)
             and max(head.nbytes, sum(linear.weight.nbytes for linear in linears) // len(text.layers)) <= LAYER_BYTES
         )

@@ -34,6 +34,14 @@ CHECKPOINTS = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def any_width() -> Iterator[None]:
+    """Heads of any width are right, whichever are worth it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "WIDEST", 1)
+        yield
+
+
 @pytest.fixture(scope="module", params=CHECKPOINTS, ids=str)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     """In fp32, of a checkpoint in fp32, or in bfloat16, whose weights are kept in halves."""
@@ -169,6 +177,9 @@ def test_answers_have_the_same_logits_to_the_bit_whatever_is_answered_beside_the
 
 def test_only_small_plain_decoders_have_one(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     assert LanguageModel(checkpoint).native is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "WIDEST", 48)
+        assert LanguageModel(checkpoint).native is None, "heads that do not fill vectors"
     assert LanguageModel(checkpoint, quant=Quant.INT8).native is None
     assert LanguageModel(checkpoint, dtype=torch.bfloat16).native is None
     monkeypatch.setattr(native, "LAYER_BYTES", 1000)
