@@ -31,7 +31,7 @@ def main() -> None:
     told = parser.parse_args()
     if told.run is not None:
         shutil.copytree(told.run, told.out, dirs_exist_ok=True)
-    options = Options(told.minutes, start=told.start, threads=1, device=told.device, makers=told.makers, scale=told.scale)
+    options = Options(told.minutes, start=told.start, replicas=1, device=told.device, makers=told.makers, scale=told.scale)
     train(told.out, options, load_style(told.style))
     print((told.out / "log.jsonl").read_text(encoding="utf-8")[-4000:])
 

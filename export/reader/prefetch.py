@@ -21,7 +21,7 @@ class Prefetcher:
     """A stage's batches, in an order that the seed gives alone.
 
     makers: processes that make them; 0: one thread of this process. scale: every batch has so many times its shape's documents. alike: so
-    many neighbours have one shape, so that threads which compute them side by side take equally long.
+    many neighbours have one shape, so that replicas which compute them side by side take equally long.
     """
 
     def __init__(self, style: Style, stage: Stage, seed: int, makers: int = 0, scale: int = 1, alike: int = 1) -> None:

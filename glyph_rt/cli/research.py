@@ -118,8 +118,8 @@ def train_reader(
         Path | None, typer.Option(metavar="MODEL|RUN", help="Go on from the weights of a model or a run instead of from scratch.")
     ] = None,
     style: Annotated[str, typer.Option(metavar="NAME|FILE", help="Pages to train on: a grid of character cells.")] = "reader",
-    threads: Annotated[int, typer.Option(help="Batches computed side by side in every step.")] = 2,
-    device: Annotated[str, typer.Option(help="cpu or cuda; on cuda: --threads 1, and more of the next two.")] = "cpu",
+    replicas: Annotated[int, typer.Option(min=1, help="Batches computed side by side in every step, each by a process.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda; on cuda: --replicas 1, and more of the next two.")] = "cpu",
     makers: Annotated[int, typer.Option(help="Processes that make batches; 0: a thread.")] = 0,
     scale: Annotated[int, typer.Option(min=1, help="Times the documents in every batch.")] = 1,
 ) -> None:
@@ -128,5 +128,5 @@ def train_reader(
     from glyph_rt.typeset import load_style
 
     begun = None if start is None else str(start)
-    options = Options(minutes, seed, begun, threads=threads, device=device, makers=makers, scale=scale)
+    options = Options(minutes, seed, begun, replicas=replicas, device=device, makers=makers, scale=scale)
     train(out, options, load_style(style))

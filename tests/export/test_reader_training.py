@@ -13,11 +13,13 @@ from glyph_rt.export.reader.alphabet import BEGIN_OF_IMAGE, END_OF_IMAGE, IDS, P
 from glyph_rt.export.reader.curriculum import SHARES, Stage
 from glyph_rt.export.reader.documents import Shares, Writer
 from glyph_rt.export.reader.growth import grown
+from glyph_rt.export.reader.losses import Weights, gradients
 from glyph_rt.export.reader.network import HEADS_NOT_SHIPPED, Reader, checkpoint_state
 from glyph_rt.export.reader.package import kept, write_package
 from glyph_rt.export.reader.prefetch import Prefetcher
 from glyph_rt.export.reader.questions import ABSENT, TRAINED, phrased
 from glyph_rt.export.reader.questions import HELD_OUT as JUDGED
+from glyph_rt.export.reader.replicas import Replicas
 from glyph_rt.export.reader.samples import IGNORE, SampleMaker, Shape
 from glyph_rt.export.reader.size import Size
 from glyph_rt.export.reader.train import Options, Trainer
@@ -93,7 +95,7 @@ def test_training_goes_on_from_the_embedded_reader(tmp_path: Path) -> None:
     """Whatever size it was shipped in."""
     name = "self_attn.q_proj.weight"
     shipped = dict(Checkpoint.open().tensors("model.language_model.layers.0."))[name].float()
-    reader = Trainer(PRESETS["reader"], Options(start=str(EMBEDDED_READER), compiled=False), tmp_path).reader
+    reader = Trainer(PRESETS["reader"], Options(start=str(EMBEDDED_READER), compiled=False, replicas=1), tmp_path).reader
     torch.testing.assert_close(reader.state_dict()[f"layers.0.{name}"], shipped, atol=0, rtol=0)
 
 
@@ -194,7 +196,7 @@ def test_processes_make_the_batches_that_a_thread_makes() -> None:
 
 def test_training_lowers_its_loss_and_resumes_where_it_stood(tmp_path: Path) -> None:
     shape = Shape(1, 4, 48, transcribe=True, rows=1)
-    options = Options(warm_up=1, compiled=False)
+    options = Options(warm_up=1, compiled=False, replicas=1)
     trainer = Trainer(PRESETS["reader"], options, tmp_path, TINY)
     batch = maker(2).batch(shape)
     trainer.train([batch], 1.0)
@@ -214,26 +216,32 @@ def test_training_lowers_its_loss_and_resumes_where_it_stood(tmp_path: Path) -> 
 
 
 def test_a_step_over_several_batches_is_the_step_over_their_mean_loss(tmp_path: Path) -> None:
-    """Side by side on threads, frozen vision or not."""
-    trainer = Trainer(PRESETS["reader"], Options(compiled=False), tmp_path, TINY)
+    """Side by side in processes, frozen vision or not; and over the weights as the last step left them."""
+    trainer = Trainer(PRESETS["reader"], Options(compiled=False, warm_up=1), tmp_path, TINY)
     batches = [maker(n).batch(Shape(1, 2, 64, transcribe=n == 1, rows=2, vision=v)) for n, v in ((1, "trained"), (2, "frozen"))]
-    together: list[torch.Tensor | None] = []
-    trainer.muon.step = lambda: together.extend(p.grad for p in trainer.reader.parameters())  # type: ignore[method-assign,assignment]
-    alone = [trainer._gradients(batch) for batch in batches]
-    trainer.train(batches, 1.0)
-    wanted = [None if a is None and b is None else sum(g for g in (a, b) if g is not None) / 2 for a, b in zip(*alone, strict=True)]
-    norm = torch.linalg.vector_norm(torch.stack([w.norm() for w in wanted if w is not None]))
-    assert norm > 1, "clipped"
-    for got, want in zip(together, wanted, strict=True):
-        torch.testing.assert_close(got, want if want is None else want / norm, atol=1e-5, rtol=1e-3)
-    assert alone[1][0] is None and wanted[0] is not None, "the first parameter is of the vision tower"
+    for _ in range(2):
+        alone = [gradients(trainer.reader, batch, Weights()) for batch in batches]
+        got, parts = trainer.replicas.mean_gradients(batches)
+        assert parts[0].keys() == {"read1", "pointer_read1", "slot_read", "fetched", "characters"}
+        assert parts[1].keys() == {"ask1", "pointer_ask1", "slot_ask", "fetched"}
+        for (_, here), there in zip(alone, parts, strict=True):
+            assert there == pytest.approx(here, rel=1e-3)
+        for one, other, mean in zip(alone[0][0], alone[1][0], got, strict=True):
+            there = [gradient for gradient in (one, other) if gradient is not None]
+            want = torch.stack(there).sum(0) / 2 if there else None
+            torch.testing.assert_close(mean, want, atol=1e-5, rtol=1e-3)
+        assert alone[1][0][0] is None and got[0] is not None, "the first parameter is of the vision tower"
+        trainer.train(batches, 1.0)
+    trainer.replicas.close()
+    with pytest.raises(ValueError, match="a GPU wants one"):
+        Replicas(Reader(TINY, 10, 20).to("meta"), Weights(), 2, compiled=False)
 
 
 def test_a_run_goes_on_from_the_weights_of_a_model(tmp_path: Path) -> None:
-    first = Trainer(PRESETS["reader"], Options(warm_up=1, compiled=False), tmp_path / "first", TINY)
+    first = Trainer(PRESETS["reader"], Options(warm_up=1, compiled=False, replicas=1), tmp_path / "first", TINY)
     first.train([maker(5).batch(Shape(1, 2, 48, transcribe=True, rows=1))], 1.0)
     write_package(first.reader, first.typesetter, tmp_path / "model")
-    again = Trainer(PRESETS["reader"], Options(start=str(tmp_path / "model"), compiled=False), tmp_path / "again", TINY)
+    again = Trainer(PRESETS["reader"], Options(start=str(tmp_path / "model"), compiled=False, replicas=1), tmp_path / "again", TINY)
     for (name, old), new in zip(first.reader.named_parameters(), again.reader.parameters(), strict=True):
         if not name.startswith(HEADS_NOT_SHIPPED):
             torch.testing.assert_close(old, new, atol=6e-2, rtol=4e-2)  # stored with 5 bits, and the bias is a sum of 196
