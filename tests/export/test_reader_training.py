@@ -260,7 +260,7 @@ def test_weights_are_kept_to_a_thirty_second_part() -> None:
 def test_a_run_ends_with_a_log_and_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
     stages = [Stage("copy", 0.02, [(1.0, Shape(1, 2, 32, transcribe=True, rows=1))])]
     monkeypatch.setattr("glyph_rt.export.reader.train.curriculum", lambda minutes, trained: stages)
-    trainer = Trainer(PRESETS["reader"], Options(compiled=compiled), tmp_path / "run", TINY)
+    trainer = Trainer(PRESETS["reader"], Options(compiled=compiled, replicas=1 if compiled else 2), tmp_path / "run", TINY)
     trainer.run()
     assert trainer.step > 0 and trainer.elapsed >= 1.2
     assert (tmp_path / "run/state.pt").is_file()
