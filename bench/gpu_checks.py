@@ -58,7 +58,7 @@ def decoder_parity(checkpoint: Checkpoint, device: str) -> dict[str, Any]:
     for place in ("cpu", device):
         parts = (open_typesetter(checkpoint, None), TorchEncoder(checkpoint), LanguageModel(checkpoint, place))
         with Runtime(checkpoint, *parts, PromptTemplate(checkpoint), Limits()) as runtime, runtime.read(CONTRACT.read_text()) as document:
-            answers[place] = [ask(document, key) for key in ("Pump type", "Hourly rate", "Notice period")]
+            answers[place] = [ask(document, key) for key in ("Pump type", "Monthly fee", "Notice period")]
     return {"cpu": answers["cpu"], device: answers[device], "equal": answers["cpu"] == answers[device]}
 
 

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1000)
     options = parser.parse_args()
-    for base, characters in (("reader", 330), ("glyph-en-72", 4500)):
+    for base, characters in (("reader", 450), ("glyph-en-72", 4500)):
         text = Writer(TRAINING, options.seed).draft(options.pages * characters, 0.3).text
         stable = Typesetter(PRESETS[base].changed("stable", pagination="stable"))
         dense, cost = Typesetter(PRESETS[base]).measure(text), stable.measure(text)

@@ -36,7 +36,7 @@ from glyph_rt.service.client import Client
 from glyph_rt.v1 import answers_pb2, answers_pb2_grpc
 
 CONTRACT = (Path(__file__).parents[1] / "examples" / "contract.txt").read_text()
-KEYS = ("Pump type", "Hourly rate", "Notice period")
+KEYS = ("Pump type", "Monthly fee", "Notice period")
 PIECES = 200  # of an answer whose pieces are timed
 CALLS = 100  # answers of one piece, by which calls are timed
 GOAL = 1.3

@@ -39,7 +39,7 @@ from glyph_rt.service.tokens import add_token
 from glyph_rt.v1 import documents_pb2
 
 CONTRACT = (Path(__file__).parents[1] / "examples" / "contract.txt").read_text()
-KEYS = ("Pump type", "Hourly rate", "Notice period", "Supplier")
+KEYS = ("Pump type", "Monthly fee", "Notice period", "Supplier")
 MIB = 2**20
 # Student's t at 97.5 % for 1, 2, ... degrees of freedom; the last for all above.
 _T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09, 2.09)

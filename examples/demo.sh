@@ -14,7 +14,7 @@ ask() { # question, the answer that stands in the contract
 }
 
 ask "What is the value of Pump type?" "KV-330"
-ask "What is the value of Hourly rate?" "EUR 96.50"
+ask "What is the value of Monthly fee?" "EUR 2,450"
 ask "What is the value of Notice period?" "90 days"
 echo
 echo "Right, all three. Now ask about a file of yours: $glyph_rt ask FILE \"What is the value of KEY?\""

@@ -24,7 +24,7 @@ from tests.test_cli import Run, run
 
 __all__ = ["run"]
 
-KEYS = {"Pump type": "KV-330", "Hourly rate": "EUR 96.50", "Notice period": "90 days"}
+KEYS = {"Pump type": "KV-330", "Monthly fee": "EUR 2,450", "Notice period": "90 days"}
 CONTRACT = (Path(__file__).parents[1] / "examples" / "contract.txt").read_text()
 NOTE = "door code: 7731\n"
 GOOD: list[dict[str, Any]] = [

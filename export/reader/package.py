@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from glyph_rt.export.reader.alphabet import CONTROL, IDS, VOCABULARY_SIZE
 from glyph_rt.export.reader.network import Reader, checkpoint_state
+from glyph_rt.export.reader.size import Size
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from glyph_rt.typeset import Typesetter
+from glyph_rt.typeset import Style, Typesetter
 
 # The GLM-4.1V conversation format, as zai-org's own template writes it for plain user and assistant turns.
 CHAT_TEMPLATE = (
@@ -66,3 +68,19 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 def _write_json(path: Path, data: object) -> None:
     path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def write_mean(runs: Sequence[Path], target: Path) -> None:
+    """Write the model whose weights are the mean of those that `runs`, folders of one style and one size, have reached so far.
+
+    What was trained on last is learned at the expense of what was learned before; halfway between the two stands most of both (model soups,
+    Wortsman et al., ICML 2022).
+    """
+    states = [torch.load(run / "state.pt", map_location="cpu", weights_only=True) for run in runs]
+    first = states[0]
+    if any((state["size"], state["style"]) != (first["size"], first["style"]) for state in states):
+        raise ValueError(f"runs of other sizes or styles have no mean: {', '.join(map(str, runs))}")
+    style = Style.from_json(first["style"], str(runs[0]))
+    reader = Reader(Size(**first["size"]), style.height // 14, style.width // 14)
+    reader.load_state_dict({name: torch.stack([state["reader"][name] for state in states]).mean(0) for name in first["reader"]})
+    write_package(reader, Typesetter(style), target)

@@ -44,11 +44,21 @@ _ASKING = (
     *("What does it say about", "Can I have", "Would you give me", "May I know", "Is there", "Have you found", "What did they write for"),
 )
 _TELLING = (
-    *("Find", "Give", "Give me", "Tell me", "Look up", "Name", "Get", "List", "Write", "Write down", "Print", "Return", "Quote", "Extract"),
-    *("Say", "Let me know", "I want", "I am looking for", "I would like", "Please find", "Please give me", "Please tell me", "Search for"),
-)
-_WANTED = ("{}", "the {}", "the value of {}", "the value of the {}", "its {}", "this {}", "the exact {}", "the {} given", "any {}")
-_WHERE = ("", "", "", " in this document", " in the text", " on these pages", " according to the document", " as written")
+    "Find|Give|Give me|Tell me|Look up|Name|Get|List|Write|Write down|Print|Return|Quote|Extract|"
+    "Say|Let me know|I want|I am looking for|I would like|Please find|Please give me|Please tell me|"
+    "Search for|Report|Provide|Check|Fetch|Pick out|Spell out|Type|Output|Copy|Locate|Mention|"
+    "Specify|Supply|Send|Share|Confirm|Determine|Identify|Retrieve|Answer with|Repeat|Recall|"
+    "Help me find|Enter|Put down"
+).split("|")
+_WANTED = ("{}", "{}", "the {}", "the value of {}", "the value of the {}", "its {}", "this {}", "the exact {}", "the {} given", "any {}")
+# What follows a key is not a part of it: a reader that knew but eight endings took any other for one, and found no such key.
+_WHERE = [""] * 12 + (
+    " in this document| in the text| on these pages| according to the document| as written| there| now| today|"
+    " exactly| if any| again| for me|, thanks|, if you can|, quickly| anywhere| by the way| precisely|"
+    " then| at all| right now|, sir| in full| on record| somewhere|, in short| as of now|, ok| yet|"
+    " still| below| above|, would you|, and nothing else| in one word|, friend| in the file| at present|"
+    ", my dear| only| in it"
+).split("|")
 VARIED = tuple(
     f"{opening} {wanted}{where}{end}"
     for openings, ends in ((_ASKING, ("?",)), (_TELLING, (".", "")))

@@ -203,11 +203,3 @@ def train(out: Path, options: Options, style: Style = PRESETS["reader"]) -> None
     (out / "pid").write_text(f"{os.getpid()}\n", encoding="utf-8")  # for others on the machine: kill -STOP, kill -CONT
     trainer.run()
     write_package(trainer.reader.cpu(), trainer.typesetter, out / "model")
-
-
-def package_state(out: Path, target: Path) -> None:
-    """Write the model that a run in `out` has reached so far."""
-    style = Style.from_json(torch.load(out / "state.pt", map_location="cpu", weights_only=True)["style"], str(out))
-    trainer = Trainer(style, Options(replicas=1), out)
-    trainer.resume()
-    write_package(trainer.reader, trainer.typesetter, target)

@@ -13,7 +13,7 @@ from glyph_rt.typeset.style import Style
 # characters: the largest single factor in how fast a small model learns to read.
 READER = Style(
     name="reader",
-    page_size=(280, 140),
+    page_size=(420, 140),
     dpi=72,
     margin_x=0,
     margin_y=0,

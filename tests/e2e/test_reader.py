@@ -1,7 +1,7 @@
 """The embedded reader with its shipped weights: it answers the demo, and reads what it never saw as well as it was measured to.
 
-The floors lie at the bars of version 0 or above them, below what was measured (`python bench/reader_quality.py`). The bars of version 2
-are not reached, but for that of transcripts.
+The floors lie at the lower ends of the intervals of what was measured (`python bench/reader_quality.py`), that of transcripts at its bar.
+The other bars of version 2 are missed by one to three points.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from glyph_rt.evaluate.suites import Options, reader
 from glyph_rt.typeset import PRESETS, Typesetter
 
 FLOORS = {
-    ("values, 1 to 4 pages", "exact"): 0.85,
-    ("values, 8 pages", "exact"): 0.74,
-    ("transcripts", "characters"): 0.985,
+    ("values, 1 to 4 pages", "exact"): 0.943,
+    ("values, 8 pages", "exact"): 0.904,
+    ("other phrasings", "exact"): 0.88,
+    ("in sentences", "exact"): 0.898,
+    ("UUIDs and digits", "exact"): 0.845,
+    ("not in the document", "exact"): 0.88,
+    ("transcripts", "characters"): 0.995,
 }
 CONTRACT = (Path(__file__).parents[2] / "examples" / "contract.txt").read_text()
 
 
-@pytest.mark.parametrize(("key", "value"), [("Pump type", "KV-330"), ("Hourly rate", "EUR 96.50"), ("Notice period", "90 days")])
+@pytest.mark.parametrize(("key", "value"), [("Pump type", "KV-330"), ("Monthly fee", "EUR 2,450"), ("Notice period", "90 days")])
 def test_it_answers_about_the_bundled_contract(reader_runtime: Runtime, key: str, value: str) -> None:
     with reader_runtime.read(CONTRACT) as document:
         answer = document.ask(f"What is the value of {key}?")

@@ -15,7 +15,7 @@ from glyph_rt.export.reader.documents import Shares, Writer
 from glyph_rt.export.reader.growth import grown
 from glyph_rt.export.reader.losses import Weights, gradients
 from glyph_rt.export.reader.network import HEADS_NOT_SHIPPED, Reader, checkpoint_state
-from glyph_rt.export.reader.package import kept, write_package
+from glyph_rt.export.reader.package import kept, write_mean, write_package
 from glyph_rt.export.reader.prefetch import Prefetcher
 from glyph_rt.export.reader.questions import ABSENT, TRAINED, phrased
 from glyph_rt.export.reader.questions import HELD_OUT as JUDGED
@@ -245,6 +245,21 @@ def test_a_run_goes_on_from_the_weights_of_a_model(tmp_path: Path) -> None:
     for (name, old), new in zip(first.reader.named_parameters(), again.reader.parameters(), strict=True):
         if not name.startswith(HEADS_NOT_SHIPPED):
             torch.testing.assert_close(old, new, atol=6e-2, rtol=4e-2)  # stored with 5 bits, and the bias is a sum of 196
+
+
+def test_the_mean_of_two_runs_is_written_as_a_model(tmp_path: Path) -> None:
+    runs = [tmp_path / name for name in ("one", "other")]
+    trainers = [Trainer(PRESETS["reader"], Options(seed=n, compiled=False, replicas=1), run, TINY) for n, run in enumerate(runs)]
+    for trainer in trainers:
+        trainer._save()
+    write_mean(runs, tmp_path / "model")
+    model = Checkpoint.open(tmp_path / "model")
+    name = "model.language_model.layers.0.self_attn.q_proj.weight"
+    one, other = (checkpoint_state(trainer.reader)[name] for trainer in trainers)
+    assert torch.equal(dict(model.tensors(""))[name], kept((one + other) / 2)) and not torch.equal(one, other)
+    Trainer(PRESETS["reader"], Options(compiled=False, replicas=1), tmp_path / "larger", replace(TINY, mlp=96))._save()
+    with pytest.raises(ValueError, match="other sizes or styles"):
+        write_mean([runs[0], tmp_path / "larger"], tmp_path / "none")
 
 
 def test_weights_are_kept_to_a_thirty_second_part() -> None:

@@ -60,7 +60,7 @@ def test_what_fits_is_read_whole_and_answered_as_a_document_is(reader_runtime: R
 def test_questions_asked_together_are_answered_as_alone_and_fail_alone(reader_runtime: Runtime) -> None:
     inquiries = [
         Inquiry(ASKED, SHORT, Strategy.MAP_REDUCE),
-        Inquiry("What is the value of Hourly rate?", SHORT),
+        Inquiry("What is the value of Monthly fee?", SHORT),
         Inquiry(" ", SHORT, Strategy.MAP_REDUCE),
         Inquiry("\udc80", SHORT),
         Inquiry("zyx wvu?", SHORT, Strategy.RETRIEVE_PAGES),
@@ -113,10 +113,10 @@ def test_a_cancel_stops_at_any_page_and_token_and_gives_all_memory_back(reader_r
 def test_kv_memory_for_one_part_is_enough(reader_runtime: Runtime) -> None:
     kv_bytes = 6 * (reader_runtime.style.visual_tokens + 2) * reader_runtime.model.kv_shape.bytes_per_token
     runtime = reader_runtime.with_kv(kv_bytes)
-    questions = [f"What is the value of {key}?" for key in ("Notice period", "Pump type", "Hourly rate")]
+    questions = [f"What is the value of {key}?" for key in ("Notice period", "Pump type", "Monthly fee")]
     with LongText(runtime, LONG) as text:
         got = dict(text.ask_all([Inquiry(question, SHORT, Strategy.MAP_REDUCE) for question in questions]))
-        assert [answer.text for _, answer in sorted(got.items()) if isinstance(answer, LongAnswer)] == [SAID, "KV-330", "EUR 96.50"]
+        assert [answer.text for _, answer in sorted(got.items()) if isinstance(answer, LongAnswer)] == [SAID, "KV-330", "EUR 2,450"]
     assert runtime.arena.used == 0
     with LongText(runtime, LONG, rules=ReadingRules(parts=3)) as text, pytest.raises(LimitError, match=r"the limit is 3; raise --parts"):
         text.ask(questions[0], SHORT, strategy=Strategy.MAP_REDUCE)

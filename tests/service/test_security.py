@@ -381,6 +381,8 @@ def test_a_server_that_cannot_keep_records_takes_no_work_until_it_can(runtime: R
             error = refused(call)
             assert (error.code, error.retry_s) == (Code.UNAVAILABLE, 1.0) and "records" in str(error) and str(tmp_path) not in str(error)
         assert len(at.server.desk.library) == 1
+        assert at.server.desk._audit is not None
+        at.server.desk._audit._pool.submit(int).result()  # the attempts that these two asked for have been made
         log.unlink()
         log.write_text(before)
         refused(lambda: client.get(identity))  # asks for another attempt

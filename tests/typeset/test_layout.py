@@ -195,7 +195,7 @@ def test_an_edit_in_a_long_document_changes_three_pages_at_most(base: str) -> No
     typesetter = Typesetter(PRESETS[base].changed("stable", pagination="stable"))
     dense = Typesetter(PRESETS[base])
     rng = random.Random(5)
-    text = prose(200 * (330 if base == "reader" else 4500))
+    text = prose(200 * (450 if base == "reader" else 4500))
     before = {page.digest for page in typesetter.pages(text)}
     dense_pages, stable = dense.measure(text), typesetter.measure(text)
     assert 150 < dense_pages.pages < stable.pages < 2 * dense_pages.pages

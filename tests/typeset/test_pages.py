@@ -52,7 +52,7 @@ def test_measuring_equals_drawing(text: str) -> None:
     assert measure.visual_tokens == sum(page.visual_tokens for page in pages)
     assert measure.characters == len(text)
     for page in pages:
-        assert page.patches.shape == (200, 196) and page.patches.dtype == np.uint8 and not page.patches.flags.writeable
+        assert page.patches.shape == (300, 196) and page.patches.dtype == np.uint8 and not page.patches.flags.writeable
 
 
 def test_equal_content_has_equal_digests_and_other_content_or_style_has_not() -> None:

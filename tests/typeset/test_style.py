@@ -29,7 +29,7 @@ def test_a_style_survives_its_file(preset: Style, tmp_path: Path) -> None:
     ("change", "reason"),
     [
         ({"line-height": 8}, "line-height 8 is below font-size 12"),
-        ({"margin-x": 140}, "margin-x 140 and the indents leave no room"),
+        ({"margin-x": 210}, "margin-x 210 and the indents leave no room"),
         ({"margin-y": 70}, "margin-y 70 leaves no room"),
         ({"margin-x": -1}, "margins must not be negative"),
         ({"dpi": 0}, "dpi must be above 0"),
