@@ -45,8 +45,10 @@ class Replicas:
     def mean_gradients(self, batches: Sequence[Batch]) -> tuple[list[Tensor | None], list[dict[str, float]]]:
         """Of the mean loss of at most `count` batches, by every parameter; and the loss's parts, by batch.
 
-        Raises EOFError if a process has ended.
+        Raises ValueError for more batches, and EOFError if a process has ended.
         """
+        if len(batches) > 1 + len(self._others):
+            raise ValueError(f"{len(batches)} batches for {1 + len(self._others)} replicas")
         mine, *others = batches
         for (pipe, _), batch in zip(self._others, others, strict=False):
             pipe.send(batch)

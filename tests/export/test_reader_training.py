@@ -232,6 +232,8 @@ def test_a_step_over_several_batches_is_the_step_over_their_mean_loss(tmp_path: 
             torch.testing.assert_close(mean, want, atol=1e-5, rtol=1e-3)
         assert alone[1][0][0] is None and got[0] is not None, "the first parameter is of the vision tower"
         trainer.train(batches, 1.0)
+    with pytest.raises(ValueError, match="3 batches for 2 replicas"):
+        trainer.train([*batches, batches[0]], 1.0)
     trainer.replicas.close()
     with pytest.raises(ValueError, match="a GPU wants one"):
         Replicas(Reader(TINY, 10, 20).to("meta"), Weights(), 2, compiled=False)
