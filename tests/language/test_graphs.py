@@ -326,15 +326,19 @@ def test_a_graph_keeps_no_kv_and_goes_with_its_members(small: LanguageModel, at_
 def test_a_tail_in_the_place_of_one_that_is_gone_is_another(small: LanguageModel, at_once: None) -> None:
     """Python and torch give the same addresses again; a graph of the old tail must not be taken for one of the new."""
     loop, own = capturing(small)
-    seen = set()
-    for n in range(1, 9):
+    seen: set[tuple[int, int]] = set()
+    for n in range(1, 301):
         past = random_past(small, (), 3, 60)
-        seen.add((id(past.tail), past.tail.first(1).kv.data_ptr()))
+        place = id(past.tail), past.tail.first(1).kv.data_ptr()
         forward(loop, [past], [1])
         assert own.captures == n
         past.tail.close()
         del past
-    assert len(seen) < 8, "else it proves nothing"
+        if place in seen:
+            break
+        seen.add(place)
+    else:
+        pytest.skip("no address came back in 300 tails, so that nothing could be proven")
     own.prune()
     assert len(own) == 0
 
