@@ -45,12 +45,16 @@ class Shares:
     sentences: of facts told in a sentence, where no colon marks the value.
     long_values: of values that are UUIDs, long hexadecimal numbers or long rows of digits.
     hollow: of keys that stand in such a sentence only, and nowhere get a value.
+    figures: of values that are plain whole numbers, which can be compared.
+    spaced: of documents with a blank line behind every block.
     """
 
     mentions: float = 0.0
     sentences: float = 0.0
     long_values: float = 0.0
     hollow: float = 0.0
+    figures: float = 0.0
+    spaced: float = 0.0
 
 
 @dataclass
@@ -97,6 +101,8 @@ class Writer:
         rng, digits = self.rng, self._digits
         if self._falls(self.shares.long_values):
             return self.long_value()
+        if self._falls(self.shares.figures):
+            return str(rng.randint(1, 10 ** rng.randint(1, 4)))
         kind = rng.randrange(12)
         if kind == 0:
             return f"{self._letters(rng.randint(1, 3))}-{digits(rng.randint(2, 6))}"
@@ -266,7 +272,9 @@ class Writer:
         """At least `characters` of text, with about the share `fields` of its blocks being facts."""
         rng = self.rng
         self._pool = [self.vocabulary.word(rng) for _ in range(rng.randint(3, 12))] if rng.random() < 0.3 else []
+        spaced = self._falls(self.shares.spaced)
         draft = Draft()
         while len(draft.text) < characters:
             self._block(draft, fields)
+            draft.text += "\n" if spaced else ""
         return draft

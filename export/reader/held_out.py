@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from glyph_rt.export.reader import tasks
 from glyph_rt.export.reader.documents import Draft, Fact, Shares, Writer
-from glyph_rt.export.reader.questions import ABSENT, phrased
+from glyph_rt.export.reader.questions import ABSENT, COUNTED, LINES, phrased
+from glyph_rt.export.reader.tasks import Asked
 from glyph_rt.export.reader.vocabulary import HELD_OUT
 
 from glyph_rt.evaluate import Question
 from glyph_rt.typeset import Typesetter
 
 AS_EVER = "What is the value of {}?"  # the phrasing of version 0
+COMPARED = (("Which is larger, {} or {}?", True), ("Which is smaller, {} or {}?", False))
 
 
 def questions(
@@ -54,6 +57,44 @@ def absent_questions(typesetter: Typesetter, count: int, pages: Sequence[int], s
             if key := writer.absent_key(draft, text):
                 asked = AS_EVER.format(key)
                 out.append(Question(text, asked, ABSENT, page_count, f"{page_count}/{len(out)}", axes={"pages": page_count}))
+    return out
+
+
+def lines(typesetter: Typesetter, count: int, pages: Sequence[int] = (1, 2, 3, 4), seed: int = 41_001) -> list[Question]:
+    """`count` questions for the line that contains a phrase."""
+    writer = Writer(HELD_OUT, seed)
+
+    def ask(text: str, facts: list[Fact]) -> Asked | None:
+        rows = [(int(start), int(end)) for start, end in typesetter.layout(text).lines[:, :2]]
+        return tasks.line(writer.rng, text, rows, LINES[:1])
+
+    return _asked(writer, typesetter, count, pages, ask)
+
+
+def counts(typesetter: Typesetter, count: int, pages: Sequence[int] = (1, 2), seed: int = 42_001) -> list[Question]:
+    """`count` questions for how often a word is written."""
+    writer = Writer(HELD_OUT, seed)
+    return _asked(writer, typesetter, count, pages, lambda text, facts: tasks.count(writer.rng, text, COUNTED[:1]))
+
+
+def comparisons(typesetter: Typesetter, count: int, pages: Sequence[int] = (1, 2, 3, 4), seed: int = 43_001) -> list[Question]:
+    """`count` questions for which of two figures is larger, or smaller."""
+    writer = Writer(HELD_OUT, seed, Shares(figures=0.3))
+    return _asked(writer, typesetter, count, pages, lambda text, facts: tasks.comparison(writer.rng, facts, COMPARED))
+
+
+def _asked(
+    writer: Writer, typesetter: Typesetter, count: int, pages: Sequence[int], ask: Callable[[str, list[Fact]], Asked | None]
+) -> list[Question]:
+    """`count` questions, spread evenly over the page counts, one to a document of which one can be asked."""
+    out: list[Question] = []
+    for number, page_count in enumerate(pages):
+        wanted = count * (number + 1) // len(pages)
+        while len(out) < wanted:
+            text, facts, _ = _document(writer, typesetter, page_count)
+            if asked := ask(text, facts):
+                at = {"pages": page_count}
+                out.append(Question(text, asked.question, asked.answer, page_count, f"{page_count}/{len(out)}", axes=at, max_new_tokens=96))
     return out
 
 

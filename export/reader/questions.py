@@ -1,6 +1,6 @@
-"""How a field is asked for: phrasings the reader is trained on, and others it is judged on.
+"""How a document is asked: phrasings the reader is trained on, and others it is judged on.
 
-A phrasing holds the place of the key as `{}`. What the document does not hold has one answer, `ABSENT`.
+A phrasing holds the place of a key, or of another part of the document, as `{}`. What the document does not hold has one answer, `ABSENT`.
 """
 
 from __future__ import annotations
@@ -74,6 +74,33 @@ HELD_OUT = (
     "Read me the {}, please.",
     "Do you know the {}?",
     "Show {}.",
+)
+LINES = (
+    'Which line contains "{}"?',
+    'Find the line that contains "{}".',
+    'Find the line with "{}".',
+    'Quote the line that says "{}".',
+    'Copy the line with "{}"',
+    "Which line mentions {}?",
+    "which line has {}",
+    "Give me the line with {}.",
+    "In which line does {} stand?",
+    "Show the whole line around {}.",
+)
+COUNTED = (
+    'How often does "{}" occur?',
+    'How many times does the word "{}" appear?',
+    "How many times is {} written?",
+    "How often is the word {} used?",
+    "Count the word {}.",
+    "Count how often {} occurs",
+)
+# Each with whether the larger of the two is asked for.
+COMPARED = tuple(
+    (phrasing.format(word, "{}", "{}"), larger)
+    for larger, words in ((True, ("larger", "higher", "greater", "more")), (False, ("smaller", "lower", "less")))
+    for word in words
+    for phrasing in ("Which is {}, {} or {}?", "Which is {}: {} or {}?", "What is {}, the {} or the {}?", "which is {} {} or {}")
 )
 
 

@@ -15,15 +15,16 @@ from random import Random
 from typing import Literal
 
 import numpy as np
+from glyph_rt.export.reader import tasks
 from glyph_rt.export.reader.alphabet import ASSISTANT, NEWLINE, PAD, USER, encode
 from glyph_rt.export.reader.documents import Draft, Fact, Writer
-from glyph_rt.export.reader.questions import ABSENT, phrased
 from numpy.typing import NDArray
 
 from glyph_rt.typeset import Typesetter
 
 IGNORE = -1
-ABSENT_SHARE = 0.15  # of questions about a document
+ABSENT_SHARE = 0.18  # of questions about a document
+OTHER_SHARE = 0.12  # of fields before whose value a line, a count or a comparison is asked for
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class _Sample:
         self.labels: list[int] = []
         self.places: list[int] = []
         self.answers: list[slice] = []
-        # place_of[i]: where character i of the text stands: its visual token times characters per token, plus its place there
+        # place_of[i]: where character i of the text stands: its visual token times characters per token, plus its place there;
+        # at tasks.NOWHERE, the last, IGNORE
         self.place_of = np.full(len(text) + 1, IGNORE, np.int64)
         grid = np.full((shape.pages * maker.rows, maker.columns), encode(" ")[0], np.int64)
         width = maker.columns // maker.token_columns
@@ -143,30 +145,37 @@ class _Sample:
         self._answer(characters)
 
     def ask(self, facts: list[Fact], draft: Draft, writer: Writer) -> None:
-        """Question after question, as long as there is room; some ask for what the text does not hold."""
+        """Question after question, as long as there is room: for the value of every field, for what the text does not hold, and others."""
+        rng = writer.rng
         for fact in facts:
-            if writer.rng.random() < ABSENT_SHARE and (absent := writer.absent_key(draft, self.text)):
-                self._ask_for(absent, writer.rng, None)
-            self._ask_for(fact.key, writer.rng, fact)
+            if rng.random() < ABSENT_SHARE and (key := writer.absent_key(draft, self.text)):
+                self._ask(tasks.absent(rng, key))
+            if rng.random() < OTHER_SHARE:
+                self._ask(self._other(facts, writer))
+            self._ask(tasks.value(rng, fact))
+        for _ in range(2):
+            self._ask(self._other(facts, writer))
 
-    def _ask_for(self, key: str, rng: Random, fact: Fact | None) -> None:
-        before, asked, after = phrased(rng, key)
-        value = ABSENT if fact is None else fact.value
-        if len(self.tokens) + len(before + asked + after + value) + 4 > self.shape.text_tokens:
+    def _other(self, facts: list[Fact], writer: Writer) -> tasks.Asked | None:
+        """A question for a line, a comparison or a count; words are counted on few pages only."""
+        rng = writer.rng
+        kind = rng.random()
+        if kind < 0.07:
+            phrase = " ".join(writer.word() for _ in range(rng.randint(1, 3)))
+            return None if phrase.lower() in self.text.lower() else tasks.no_line(rng, phrase)
+        if kind < 0.45:
+            return tasks.line(rng, self.text, self.lines)
+        if kind < 0.72 and self.shape.pages <= 2:
+            return tasks.count(rng, self.text)
+        return tasks.comparison(rng, facts)
+
+    def _ask(self, asked: tasks.Asked | None) -> None:
+        if asked is None or len(self.tokens) + len(asked.question + asked.answer) + 4 > self.shape.text_tokens:
             return
         if self.tokens:
             self._add([NEWLINE], [IGNORE])
-        # While the key is read, the pointer learns to stand on the key's next character in the document (from the
-        # third on: fewer say nothing); after the key, on the value.
-        key_places, value_places, value_place = [IGNORE] * len(key), [IGNORE] * len(value), IGNORE
-        if fact is not None:
-            key_places = [int(self.place_of[fact.key_start + i + 1]) for i in range(len(key) - 1)]
-            key_places[:2] = [IGNORE] * len(key_places[:2])
-            value_places = [int(self.place_of[fact.start + i]) for i in range(len(value))]
-            value_place = value_places[0]
-            key_places.append(value_place)
-        self._question(before + asked + after, [IGNORE] * len(before) + key_places + [value_place] * len(after))
-        self._answer(list(zip(value, value_places, strict=True)))
+        self._question(asked.question, [int(self.place_of[i]) for i in asked.looked])
+        self._answer([(character, int(self.place_of[i])) for character, i in zip(asked.answer, asked.copied, strict=True)])
 
     def _add(self, tokens: list[int], places: list[int]) -> None:
         self.tokens += tokens

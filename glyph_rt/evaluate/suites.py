@@ -68,6 +68,9 @@ def reader(options: Options) -> list[Task]:
         Exact("in sentences", lambda: held_out.questions(t, size, (1, 2), 22_001, Shares(sentences=1.0))),
         Exact("UUIDs and digits", lambda: held_out.questions(t, size, (1, 2), 23_001, Shares(long_values=1.0))),
         Exact("not in the document", lambda: held_out.absent_questions(t, size, (1, 2, 4, 8))),
+        Exact("lines", lambda: held_out.lines(t, size // 2)),
+        Exact("comparisons", lambda: held_out.comparisons(t, size // 2)),
+        Exact("counts", lambda: held_out.counts(t, size // 2)),
         Transcripts(t, held_out.pages_to_transcribe(t, max(1, size // 8))),
     ]
 
