@@ -38,23 +38,53 @@ class Fact:
 
 
 @dataclass(frozen=True)
+class Form:
+    """How the fields of a listing are written: what stands around the key and the value.
+
+    Between the two, `filler` is repeated until the values stand below each other. Lines of a log are stamped with a time, a level and a
+    name.
+    """
+
+    before: str = ""
+    left: str = ""
+    filler: str = ""
+    right: str = ""
+    after: str = ""
+    stamped: bool = False
+
+
+LISTINGS = (
+    Form(right="=", stamped=True),
+    Form(right="="),
+    Form(before='  "', right='": "', after='",'),
+    Form(before="| ", filler=" ", right=" | ", after=" |"),
+    Form(filler=" "),
+    Form(left=" ", filler=".", right=" "),
+)
+
+
+@dataclass(frozen=True)
 class Shares:
     """How often a writer does what makes reading harder.
 
     mentions: of keys that also stand in a sentence which gives no value.
+    crossed: of the mentions before a key's own line, those that end a line of prose, with another key's line between the two.
     sentences: of facts told in a sentence, where no colon marks the value.
     long_values: of values that are UUIDs, long hexadecimal numbers or long rows of digits.
     hollow: of keys that stand in such a sentence only, and nowhere get a value.
     figures: of values that are plain whole numbers, which can be compared.
     spaced: of documents with a blank line behind every block.
+    listings: of fields that stand with a few others in a table, in settings, in JSON or in a log.
     """
 
     mentions: float = 0.0
+    crossed: float = 0.0
     sentences: float = 0.0
     long_values: float = 0.0
     hollow: float = 0.0
     figures: float = 0.0
     spaced: float = 0.0
+    listings: float = 0.0
 
 
 @dataclass
@@ -217,7 +247,10 @@ class Writer:
         rng = self.rng
         mention = self._mention(key) if self._falls(self.shares.mentions) else ""
         before = mention != "" and rng.random() < 0.6
-        draft.text += mention if before else ""
+        if before and self._falls(self.shares.crossed):
+            self._crossing(draft, key)
+        else:
+            draft.text += mention if before else ""
         if self._falls(self.shares.sentences):
             self._told_fact(draft, key, value)
         elif (place := rng.random()) < 0.78:
@@ -229,6 +262,33 @@ class Writer:
             draft.add_fact(f"{rng.choice(FUNCTION_WORDS).capitalize()} {self.word()} ", key, ": ", value)
             draft.text += rng.choice(("", "", ".", f", {self.word()}"))
         draft.text += "\n" + ("" if before else mention)
+
+    def _crossing(self, draft: Draft, key: str) -> None:
+        """Prose that ends with the key, and then another key with its value, which is not to be taken for this one's."""
+        opening = self.sentence() if self.rng.random() < 0.5 else f"{self.word().capitalize()} {self.word()},"
+        draft.text += f"{opening} {self.word()} {self.rng.choice(FUNCTION_WORDS)} the {key.lower()}.\n"
+        other, value = self.key(), self.value()
+        if value and not (draft.knows(other) or other.lower() in key.lower() or key.lower() in other.lower()):
+            draft.add_fact("", other, ": ", value)
+            draft.text += "\n"
+
+    def _listing(self, draft: Draft) -> None:
+        """Two to six fields in one of the forms that files and tables have."""
+        rng = self.rng
+        form, width = rng.choice(LISTINGS), rng.randint(14, 26)
+        for _ in range(rng.randint(2, 6)):
+            key, value = self.key(), self.value()
+            if not value or draft.knows(key):
+                continue
+            stamp = self._stamp() if form.stamped else ""
+            filler = form.filler * max(2, width - len(key))
+            draft.add_fact(stamp + form.before, key, form.left + filler + form.right, value)
+            draft.text += form.after + (rng.choice(("", "", f", {self.word()}", f" ({self.word()})")) if form.stamped else "") + "\n"
+
+    def _stamp(self) -> str:
+        rng = self.rng
+        time = ":".join(f"{rng.randrange(most):02}" for most in (24, 60, 60))
+        return f"{time} {rng.choice(('INFO', 'INFO', 'WARN', 'ERROR', 'DEBUG'))} {self.word()}{rng.choice((': ', ' - ', ' '))}"
 
     def _told_fact(self, draft: Draft, key: str, value: str) -> None:
         """A sentence that gives the value. What follows the value cannot be taken for a part of it."""
@@ -245,6 +305,9 @@ class Writer:
         rng = self.rng
         draw = rng.random()
         if draw < fields:
+            if self._falls(self.shares.listings):
+                self._listing(draft)
+                return
             key, value = self.key(), self.value()
             if not value or draft.knows(key):
                 return

@@ -27,7 +27,7 @@ def questions(
 ) -> list[Question]:
     """`count` questions about fields among prose, spread evenly over the page counts, two to a document.
 
-    What `shares` ask for is asked about alone: facts told in sentences, or long values; else `key: value` lines. Without `phrasings`
+    What `shares` ask for is asked about alone: facts told in sentences or listed, or long values; else `key: value` lines. Without `phrasings`
     every question is put in the words of version 0 and in the case of the document; with them, in any of theirs and in any case.
     """
     writer = Writer(HELD_OUT, seed, shares)
@@ -36,7 +36,7 @@ def questions(
         wanted = count * (number + 1) // len(pages)
         while len(out) < wanted:
             text, facts, _ = _document(writer, typesetter, page_count)
-            plain = [fact for fact in facts if shares.sentences or text[fact.start - 2 : fact.start] == ": "]
+            plain = [fact for fact in facts if shares.sentences or shares.listings or text[fact.start - 2 : fact.start] == ": "]
             for fact in writer.rng.sample(plain, min(2, len(plain), wanted - len(out))):
                 asked = "".join(phrased(writer.rng, fact.key, phrasings)) if phrasings else AS_EVER.format(fact.key)
                 depth = fact.start * 5 // len(text) / 5  # the fifth of the text that it stands in

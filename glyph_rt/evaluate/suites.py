@@ -66,6 +66,7 @@ def reader(options: Options) -> list[Task]:
         Exact("values, 16 pages", lambda: held_out.questions(t, size // 2, (16,), seed=20_016)),
         Exact("other phrasings", lambda: held_out.questions(t, size, (1, 2), 21_001, phrasings=HELD_OUT_PHRASINGS)),
         Exact("in sentences", lambda: held_out.questions(t, size, (1, 2), 22_001, Shares(sentences=1.0))),
+        Exact("in tables and logs", lambda: held_out.questions(t, size, (1, 2), 24_001, Shares(listings=1.0))),
         Exact("UUIDs and digits", lambda: held_out.questions(t, size, (1, 2), 23_001, Shares(long_values=1.0))),
         Exact("not in the document", lambda: held_out.absent_questions(t, size, (1, 2, 4, 8))),
         Exact("lines", lambda: held_out.lines(t, size // 2)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,9 @@ READER = Typesetter(PRESETS["reader"])
 TINY = Size(
     vision_hidden=32, vision_depth=1, vision_heads=2, merger=32, hidden=48, layers=2, heads=3, kv_heads=1, mlp=64, mrope_section=(2, 1, 1)
 )
+
+
+CROSSED = Shares(mentions=1, crossed=1)
 
 
 def maker(seed: int) -> SampleMaker:
@@ -123,7 +127,9 @@ def test_every_answer_character_stands_where_the_sample_says(pages: int, transcr
     assert checked > 100
 
 
-@pytest.mark.parametrize("shares", [Shares(), SHARES, Shares(mentions=1, sentences=1, long_values=1, hollow=0.3)])
+@pytest.mark.parametrize(
+    "shares", [Shares(), SHARES, Shares(mentions=1, sentences=1, long_values=1, hollow=0.3), CROSSED, Shares(listings=1)]
+)
 def test_answers_are_the_values_of_the_keys_asked_for(shares: Shares) -> None:
     writer = Writer(TRAINING, 21, shares)
     draft = writer.draft(1500, 0.5)
@@ -133,6 +139,21 @@ def test_answers_are_the_values_of_the_keys_asked_for(shares: Shares) -> None:
         assert draft.text[fact.key_start : fact.key_start + len(fact.key)] == fact.key
     keys = [fact.key.lower() for fact in draft.facts]
     assert not any(a in b for a in keys for b in keys if a is not b), "no key may be part of another"
+
+
+def test_prose_that_ends_with_a_key_may_stand_before_another_keys_line() -> None:
+    draft = Writer(TRAINING, 23, CROSSED).draft(3000, 0.9)
+    keys = [fact.key.lower() for fact in draft.facts]
+    lines = draft.text.lower().splitlines()
+    crossed = [
+        (named, following.split(":")[0])
+        for line, following in pairwise(lines)
+        for named in keys
+        if line.endswith(f" the {named}.") and ":" in following
+    ]
+    assert len(crossed) > 10
+    assert sum(named != key for named, key in crossed) > 0.9 * len(crossed), "another key's line, unless that key was taken already"
+    assert all(key in keys for _, key in crossed)
 
 
 def test_what_is_asked_in_vain_has_no_value_in_the_document() -> None:
