@@ -27,8 +27,8 @@ def questions(
 ) -> list[Question]:
     """`count` questions about fields among prose, spread evenly over the page counts, two to a document.
 
-    What `shares` ask for is asked about alone: facts told in sentences or listed, or long values; else `key: value` lines. Without `phrasings`
-    every question is put in the words of version 0 and in the case of the document; with them, in any of theirs and in any case.
+    What `shares` ask for is asked about alone: facts told in sentences or listed, or long values; else `key: value` lines. Without
+    `phrasings` every question is put in the words of version 0 and in the document's case; with them, in any of theirs and in any case.
     """
     writer = Writer(HELD_OUT, seed, shares)
     out: list[Question] = []

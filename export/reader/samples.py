@@ -122,25 +122,31 @@ class _Sample:
         self.place_of = np.full(len(text) + 1, IGNORE, np.int64)
         grid = np.full((shape.pages * maker.rows, maker.columns), encode(" ")[0], np.int64)
         width = maker.columns // maker.token_columns
+        # break_of[i]: the cell behind line i, where a reader that goes on reading sees that it ends; full lines have none. Without it
+        # nothing tells how many blank lines have been read.
+        self.break_of: list[int] = []
         for row, (start, end) in enumerate(self.lines):
             page, row_in_page = divmod(row, maker.rows)
-            column, column_in_token = np.divmod(np.arange(end - start), maker.token_columns)
+            column, column_in_token = np.divmod(np.arange(maker.columns), maker.token_columns)
             token = page * maker.page_tokens + row_in_page // maker.token_rows * width + column
             slot = row_in_page % maker.token_rows * maker.token_columns + column_in_token
-            self.place_of[start:end] = token * maker.token_characters + slot
+            places = token * maker.token_characters + slot
+            self.place_of[start:end] = places[: end - start]
+            self.break_of.append(int(places[end - start]) if end - start < maker.columns else IGNORE)
             grid[row, : end - start] = encode(text[start:end])
         blocks = grid.reshape(shape.pages, maker.rows // maker.token_rows, maker.token_rows, width, maker.token_columns)
         self.characters = blocks.transpose(0, 1, 3, 2, 4).reshape(shape.pages, maker.page_tokens, -1)
 
     def transcribe(self, rng: Random) -> None:
         page = rng.randrange(self.shape.pages)
-        lines = self.lines[page * self.maker.rows : (page + 1) * self.maker.rows]
+        rows = slice(page * self.maker.rows, (page + 1) * self.maker.rows)
+        lines, breaks = self.lines[rows], self.break_of[rows]
         first = rng.randrange(len(lines)) if rng.random() < 0.4 else 0
         self._question(f"Transcribe page {page + 1}" + (f" from line {first + 1}." if first else "."), [])
         characters: list[tuple[str, int]] = []
-        for number, (start, end) in enumerate(lines[first:]):
-            if number:
-                characters.append(("\n", IGNORE))
+        for row, (start, end) in list(enumerate(lines))[first:]:
+            if row > first:
+                characters.append(("\n", breaks[row - 1]))
             characters += [(self.text[i], int(self.place_of[i])) for i in range(start, end)]
         self._answer(characters)
 
