@@ -1,4 +1,4 @@
-"""How well the embedded reader reads what it has never seen: the suite `reader`, and every value of the bundled contract.
+"""How well the embedded reader reads what it has never seen: the suite `reader`, every value of the bundled contract, and everyday files.
 
 python bench/reader_quality.py [--model DIR] [--quant int8|int4] [--kv-dtype model|int8|fp8] [--size 200] [--failures N] [--out DIR]
                                [--json FILE]
@@ -18,6 +18,7 @@ from glyph_rt.language import Quant
 from glyph_rt.memory.limits import MIB, KVDtype
 
 CONTRACT = Path(__file__).parents[1] / "examples" / "contract.txt"
+EVERYDAY = Path(__file__).parent / "everyday"  # an invoice, a log, settings, a letter and a data sheet
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
         kv = f"{options.kv_dtype.value}, {runtime.kv_shape.bytes_per_token:,} bytes a token"
         subject["KV of documents"] = kv
         print(f"weights of the decoder: {weights}; KV of documents: {kv}")
-        tasks = [*reader(Options(runtime.typesetter, options.size)), Exact("contract", contract)]
+        tasks = [*reader(Options(runtime.typesetter, options.size)), Exact("contract", contract), Exact("everyday files", everyday)]
         with evaluate.Record(options.out and options.out / "results.jsonl", subject) as record:
             evaluate.run(runtime, tasks, record)
             results = list(record.results.values())
@@ -57,6 +58,15 @@ def contract() -> list[evaluate.Question]:
     text = CONTRACT.read_text(encoding="utf-8")
     fields = re.findall(r"^([A-Z][A-Za-z ]+): (.+)$", text, re.MULTILINE)
     return [evaluate.Question(text, f"What is the value of {key}?", value, id=key) for key, value in fields]
+
+
+def everyday() -> list[evaluate.Question]:
+    """Written by hand, as people write and ask, not by the generator of the other tasks."""
+    asked = [json.loads(line) for line in (EVERYDAY / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        evaluate.Question((EVERYDAY / q["file"]).read_text(encoding="utf-8"), q["question"], q["expected"], id=f"{q['file']}/{number}")
+        for number, q in enumerate(asked)
+    ]
 
 
 if __name__ == "__main__":

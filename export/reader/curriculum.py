@@ -51,4 +51,6 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
 
 
 # Of the documents trained on.
-SHARES = Shares(mentions=0.3, crossed=0.4, sentences=0.22, long_values=0.1, hollow=0.05, figures=0.12, spaced=0.12, listings=0.06)
+SHARES = Shares(
+    mentions=0.3, crossed=0.4, sentences=0.22, long_values=0.1, hollow=0.05, addresses=0.1, figures=0.1, spaced=0.12, listings=0.06
+)

@@ -72,6 +72,7 @@ class Shares:
     sentences: of facts told in a sentence, where no colon marks the value.
     long_values: of values that are UUIDs, long hexadecimal numbers or long rows of digits.
     hollow: of keys that stand in such a sentence only, and nowhere get a value.
+    addresses: of values that are network or mail addresses, paths, versions, phone numbers, people, or figures with any unit.
     figures: of values that are plain whole numbers, which can be compared.
     spaced: of documents with a blank line behind every block.
     listings: of fields that stand with a few others in a table, in settings, in JSON or in a log.
@@ -82,6 +83,7 @@ class Shares:
     sentences: float = 0.0
     long_values: float = 0.0
     hollow: float = 0.0
+    addresses: float = 0.0
     figures: float = 0.0
     spaced: float = 0.0
     listings: float = 0.0
@@ -129,10 +131,8 @@ class Writer:
 
     def value(self) -> str:
         rng, digits = self.rng, self._digits
-        if self._falls(self.shares.long_values):
-            return self.long_value()
-        if self._falls(self.shares.figures):
-            return str(rng.randint(1, 10 ** rng.randint(1, 4)))
+        if rare := self._rare_value():
+            return rare
         kind = rng.randrange(12)
         if kind == 0:
             return f"{self._letters(rng.randint(1, 3))}-{digits(rng.randint(2, 6))}"
@@ -160,6 +160,16 @@ class Writer:
             return f"{self._letters(rng.randint(2, 4))}/{digits(rng.randint(2, 4))}/{self._letters(1)}{digits(2)}"
         return self.identifier()
 
+    def _rare_value(self) -> str | None:
+        """One of those that have a share of their own."""
+        if self._falls(self.shares.long_values):
+            return self.long_value()
+        if self._falls(self.shares.addresses):
+            return self.address()
+        if self._falls(self.shares.figures):
+            return str(self.rng.randint(1, 10 ** self.rng.randint(1, 4)))
+        return None
+
     def long_value(self) -> str:
         """A UUID, or a row of hexadecimal or decimal digits: the known weakness of this model family."""
         kind = self.rng.randrange(3)
@@ -168,6 +178,30 @@ class Writer:
         if kind == 1:
             return f"{self.rng.getrandbits(4 * 24):024x}"[: self.rng.choice((8, 12, 16, 24))]
         return self._digits(self.rng.randint(8, 20))
+
+    def address(self) -> str:
+        """Of a machine, a person or a place, or a figure with a unit that is no word."""
+        rng, word, digits = self.rng, self.word, self._digits
+        kind = rng.randrange(8)
+        if kind == 0:
+            return ".".join(str(rng.randrange(256)) for _ in range(4)) + rng.choice(
+                ("", "", f"/{rng.randrange(33)}", f":{rng.randrange(65536)}")
+            )
+        if kind == 1:
+            return rng.choice(("", "v")) + ".".join(str(rng.randrange(30)) for _ in range(rng.randint(2, 4)))
+        if kind == 2:
+            return "-".join(digits(rng.randint(2, 4)) for _ in range(rng.randint(2, 4)))
+        if kind == 3:
+            return f"{word().lower()}@{word().lower()}.{rng.choice(('com', 'org', 'example', 'net'))}"
+        if kind == 4:
+            return "/" + "/".join(word().lower() for _ in range(rng.randint(2, 3))) + rng.choice(("", ".txt", ".log", ".db"))
+        if kind == 5:
+            title, initial = rng.choice(("", "", "Ms ", "Mr ", "Dr ")), rng.choice(("", f"{self._letters(1)}. "))
+            return f"{title}{word().capitalize()} {initial}{word().capitalize()}"
+        if kind == 6:
+            unit = "".join(rng.choice(string.ascii_letters) for _ in range(rng.randint(1, 3))) + rng.choice(("", "/h", "2", "/s"))
+            return f"{rng.randint(1, 999)}{rng.choice(('', f'.{digits(1)}'))} {unit}"
+        return f"{word()}.{word()}".lower() if rng.random() < 0.5 else f"{word().capitalize()} {rng.randint(1, 99)}"
 
     def absent_key(self, draft: Draft, text: str) -> str | None:
         """A key to which `text`, the beginning of the draft, gives no value: named in it, close to one in it, or any. None: not found."""
