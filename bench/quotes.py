@@ -102,7 +102,7 @@ def cases(runtime: Runtime, questions: Sequence[Question]) -> Iterator[Case]:
 
 
 def of_transcripts(runtime: Runtime, typesetter: Typesetter, size: int) -> dict[str, Any]:
-    questions = list(Transcripts(typesetter, held_out.pages_to_transcribe(typesetter, size)).questions())
+    questions = list(Transcripts(typesetter, held_out.texts_to_transcribe(typesetter, size)).questions())
     found = list(cases(runtime, questions))
     before = interval([character_accuracy(case.said, case.expected) for case in found])
     after = interval([character_accuracy(case.exact, case.expected) for case in found])

@@ -76,7 +76,7 @@ def measured(trained: Runtime, style: Style, questions: list[Question], pages: i
     """The trained weights on pages of `style`."""
     with Runtime.open(trained.checkpoint.path, style=style, encoder="torch") as runtime:
         scores = [exact(q, a)[EXACT] for q, a in zip(questions, answers(runtime, questions), strict=True)]
-        transcripts = Transcripts(runtime.typesetter, held_out.pages_to_transcribe(runtime.typesetter, max(1, pages // 8), seed=61_001))
+        transcripts = Transcripts(runtime.typesetter, held_out.texts_to_transcribe(runtime.typesetter, max(1, pages // 8), seed=61_001))
         asked = list(transcripts.questions())
         read = [transcripts.scores(q, a)["characters"] for q, a in zip(asked, answers(runtime, asked), strict=True)]
     assert style.cell_width is not None

@@ -98,10 +98,10 @@ def _asked(
     return out
 
 
-def pages_to_transcribe(typesetter: Typesetter, count: int, seed: int = 30_001) -> list[str]:
-    """`count` texts of exactly one page, most of them full."""
+def texts_to_transcribe(typesetter: Typesetter, count: int, pages: int = 1, seed: int = 30_001) -> list[str]:
+    """`count` texts of exactly so many pages, the last of which is at least half full."""
     writer = Writer(HELD_OUT, seed)
-    return [_document(writer, typesetter, 1)[0] for _ in range(count)]
+    return [_document(writer, typesetter, pages)[0] for _ in range(count)]
 
 
 def _document(writer: Writer, typesetter: Typesetter, pages: int) -> tuple[str, list[Fact], Draft]:

@@ -72,7 +72,8 @@ def reader(options: Options) -> list[Task]:
         Exact("lines", lambda: held_out.lines(t, size // 2)),
         Exact("comparisons", lambda: held_out.comparisons(t, size // 2)),
         Exact("counts", lambda: held_out.counts(t, size // 2)),
-        Transcripts(t, held_out.pages_to_transcribe(t, max(1, size // 8))),
+        Transcripts(t, held_out.texts_to_transcribe(t, max(1, size // 8))),
+        Transcripts(t, held_out.texts_to_transcribe(t, max(1, size // 16), pages=2), "transcripts, 2 pages"),
     ]
 
 
@@ -99,7 +100,7 @@ def ruler(options: Options) -> list[Task]:
 def ocr(options: Options) -> list[Task]:
     """Transcripts of the pages of the user's own text files, or else of made-up pages."""
     if options.data is None:
-        return [Transcripts(options.typesetter, held_out.pages_to_transcribe(options.typesetter, options.size or 24))]
+        return [Transcripts(options.typesetter, held_out.texts_to_transcribe(options.typesetter, options.size or 24))]
     texts = [read_text(str(file), options.text_bytes) for file in _files(options.data, "*.txt")]
     return [Transcripts(options.typesetter, texts)]
 
