@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from glyph_rt.export.reader import held_out
-from glyph_rt.export.reader.documents import Fact, Shares, Writer
+from glyph_rt.export.reader.documents import Fact, Writer
+from glyph_rt.export.reader.shares import Shares
 from glyph_rt.export.reader.vocabulary import HELD_OUT
 from rapidfuzz.distance.Levenshtein import distance
 

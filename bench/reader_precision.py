@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from glyph_rt.export.reader import held_out
-from glyph_rt.export.reader.documents import Shares
+from glyph_rt.export.reader.shares import Shares
 from glyph_rt.export.vision import export_vision
 
 from glyph_rt import Limits, Runtime

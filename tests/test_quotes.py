@@ -8,7 +8,8 @@ import uuid
 from itertools import pairwise, product
 
 import pytest
-from glyph_rt.export.reader.documents import Shares, Writer
+from glyph_rt.export.reader.documents import Writer
+from glyph_rt.export.reader.shares import Shares
 from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
 from hypothesis import example, given, settings
 from hypothesis import strategies as st

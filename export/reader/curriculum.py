@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from glyph_rt.export.reader.documents import Shares
 from glyph_rt.export.reader.samples import Shape
+from glyph_rt.export.reader.shares import Shares
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,12 @@ about such a document can be answered without reading it.
 
 from __future__ import annotations
 
-import random
-import string
-import uuid
 from dataclasses import dataclass, field
 
+from glyph_rt.export.reader.shares import NONE, Shares
+from glyph_rt.export.reader.values import Values
 from glyph_rt.export.reader.vocabulary import FUNCTION_WORDS, Vocabulary
 
-ALPHABETS = (
-    string.digits,
-    string.digits,
-    "0123456789abcdef",
-    string.ascii_lowercase + "_",
-    string.ascii_letters + string.digits,
-    string.ascii_uppercase + string.digits,
-)
-MONTHS = "January February March April May June July August September October November December".split()
 # Between a key and its value in a sentence.
 LINKS = [f" {link} " for link in "is|is|is|was|of|equals|stands at|is set to|amounts to|remains|shall be|now is".split("|")] + [" ("]
 PRINTABLE = "".join(chr(c) for c in range(0x21, 0x7F))
@@ -63,32 +53,6 @@ LISTINGS = (
 )
 
 
-@dataclass(frozen=True)
-class Shares:
-    """How often a writer does what makes reading harder.
-
-    mentions: of keys that also stand in a sentence which gives no value.
-    crossed: of the mentions before a key's own line, those that end a line of prose, with another key's line between the two.
-    sentences: of facts told in a sentence, where no colon marks the value.
-    long_values: of values that are UUIDs, long hexadecimal numbers or long rows of digits.
-    hollow: of keys that stand in such a sentence only, and nowhere get a value.
-    addresses: of values that are network or mail addresses, paths, versions, phone numbers, people, or figures with any unit.
-    figures: of values that are plain whole numbers, which can be compared.
-    spaced: of documents with a blank line behind every block.
-    listings: of fields that stand with a few others in a table, in settings, in JSON or in a log.
-    """
-
-    mentions: float = 0.0
-    crossed: float = 0.0
-    sentences: float = 0.0
-    long_values: float = 0.0
-    hollow: float = 0.0
-    addresses: float = 0.0
-    figures: float = 0.0
-    spaced: float = 0.0
-    listings: float = 0.0
-
-
 @dataclass
 class Draft:
     """A document being written: its text so far, the facts in it, and the keys it names without a value."""
@@ -108,100 +72,11 @@ class Draft:
         self.facts.append(Fact(key, value, key_start, key_start + len(key) + len(separator)))
 
 
-class Writer:
+class Writer(Values):
     """Writes documents from one vocabulary and one seed."""
 
-    def __init__(self, vocabulary: Vocabulary, seed: int, shares: Shares = Shares()) -> None:
-        self.vocabulary = vocabulary
-        self.shares = shares
-        self.rng = random.Random(seed)
-        self._pool: list[str] = []  # words a document repeats: real text does, and copying by content must survive it
-
-    # -- words and values
-
-    def identifier(self, length: int | None = None) -> str:
-        rng = self.rng
-        alphabet = rng.choice(ALPHABETS)
-        return "".join(rng.choice(alphabet) for _ in range(length or rng.randint(3, 9)))
-
-    def word(self) -> str:
-        if self._pool and self.rng.random() < 0.7:
-            return self.rng.choice(self._pool)
-        return self.vocabulary.word(self.rng)
-
-    def value(self) -> str:
-        rng, digits = self.rng, self._digits
-        if rare := self._rare_value():
-            return rare
-        kind = rng.randrange(12)
-        if kind == 0:
-            return f"{self._letters(rng.randint(1, 3))}-{digits(rng.randint(2, 6))}"
-        if kind == 1:
-            return digits(rng.randint(1, 9))
-        if kind == 2:
-            amount = f"{rng.randint(1, 999)},{digits(3)}" if rng.random() < 0.6 else digits(rng.randint(1, 5))
-            amount += rng.choice(("", "", f".{digits(2)}"))
-            return rng.choice(("EUR ", "USD ", "GBP ", "$", "CHF ", "")) + amount
-        if kind == 3:
-            return f"{rng.randint(1950, 2039)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
-        if kind == 4:
-            return f"{rng.randint(1, 30)} {rng.choice(MONTHS)} {rng.randint(1980, 2039)}"
-        if kind == 5:
-            return f"{digits(rng.randint(1, 4))}{rng.choice(('', '.' + digits(1)))} " + rng.choice(
-                ("days", "months", "kg", "m", "mm", "V", "kW", "hours", "bar", "%", "pages", "units", "percent", "km", "C")
-            )
-        if kind == 6:
-            return f"{rng.randint(0, 23):02}:{rng.randint(0, 59):02}"
-        if kind == 7:
-            return self.vocabulary.word(rng)
-        if kind == 8:
-            return f"{self.vocabulary.word(rng)} {self.vocabulary.word(rng)}".title()
-        if kind == 9:
-            return f"{self._letters(rng.randint(2, 4))}/{digits(rng.randint(2, 4))}/{self._letters(1)}{digits(2)}"
-        return self.identifier()
-
-    def _rare_value(self) -> str | None:
-        """One of those that have a share of their own."""
-        if self._falls(self.shares.long_values):
-            return self.long_value()
-        if self._falls(self.shares.addresses):
-            return self.address()
-        if self._falls(self.shares.figures):
-            return str(self.rng.randint(1, 10 ** self.rng.randint(1, 4)))
-        return None
-
-    def long_value(self) -> str:
-        """A UUID, or a row of hexadecimal or decimal digits: the known weakness of this model family."""
-        kind = self.rng.randrange(3)
-        if kind == 0:
-            return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
-        if kind == 1:
-            return f"{self.rng.getrandbits(4 * 24):024x}"[: self.rng.choice((8, 12, 16, 24))]
-        return self._digits(self.rng.randint(8, 20))
-
-    def address(self) -> str:
-        """Of a machine, a person or a place, or a figure with a unit that is no word."""
-        rng, word, digits = self.rng, self.word, self._digits
-        kind = rng.randrange(8)
-        if kind == 0:
-            return ".".join(str(rng.randrange(256)) for _ in range(4)) + rng.choice(
-                ("", "", f"/{rng.randrange(33)}", f":{rng.randrange(65536)}")
-            )
-        if kind == 1:
-            return rng.choice(("", "v")) + ".".join(str(rng.randrange(30)) for _ in range(rng.randint(2, 4)))
-        if kind == 2:
-            return "-".join(digits(rng.randint(2, 4)) for _ in range(rng.randint(2, 4)))
-        if kind == 3:
-            return f"{word().lower()}@{word().lower()}.{rng.choice(('com', 'org', 'example', 'net'))}"
-        if kind == 4:
-            return "/" + "/".join(word().lower() for _ in range(rng.randint(2, 3))) + rng.choice(("", ".txt", ".log", ".db"))
-        if kind == 5:
-            title, initial = rng.choice(("", "", "Ms ", "Mr ", "Dr ")), rng.choice(("", f"{self._letters(1)}. "))
-            return f"{title}{word().capitalize()} {initial}{word().capitalize()}"
-        if kind == 6:
-            unit = "".join(rng.choice(string.ascii_letters) for _ in range(rng.randint(1, 3))) + rng.choice(("", "/h", "2", "/s"))
-            return f"{rng.randint(1, 999)}{rng.choice(('', f'.{digits(1)}'))} {unit}"
-        return f"{word()}.{word()}".lower() if rng.random() < 0.5 else f"{word().capitalize()} {rng.randint(1, 99)}"
+    def __init__(self, vocabulary: Vocabulary, seed: int, shares: Shares = NONE) -> None:
+        super().__init__(vocabulary, seed, shares)
 
     def absent_key(self, draft: Draft, text: str) -> str | None:
         """A key to which `text`, the beginning of the draft, gives no value: named in it, close to one in it, or any. None: not found."""
@@ -216,37 +91,6 @@ class Writer:
                 words[rng.randrange(len(words))] = self.vocabulary.word(rng)
                 key = " ".join(words)
         return None if draft.knows(key) or key.lower() in text.lower() else key
-
-    def key(self) -> str:
-        rng = self.rng
-        kind = rng.random()
-        if kind < 0.1:
-            return self.identifier(rng.randint(3, 8)).strip("_") or "id"
-        words = [rng.choice(self.vocabulary.nouns) if rng.random() < 0.4 else self.word() for _ in range(rng.choice((1, 2, 2, 2, 3)))]
-        if len(words) > 1 and rng.random() < 0.3:
-            words[0] = rng.choice(self.vocabulary.adjectives)
-        case = rng.random()
-        if case < 0.5:
-            return " ".join(words).lower()
-        if case < 0.7:
-            return " ".join(words).capitalize()
-        if case < 0.8:
-            return " ".join(words).title()
-        if case < 0.9:
-            return "_".join(words).upper() if case < 0.85 else " ".join(words).upper()
-        return "_".join(words).lower()
-
-    def _falls(self, share: float) -> bool:
-        """True for the given share of calls. A share of 0 draws nothing, so that seeds go on naming the same documents."""
-        return share > 0 and self.rng.random() < share
-
-    def _digits(self, count: int) -> str:
-        return "".join(self.rng.choice(string.digits) for _ in range(count))
-
-    def _letters(self, count: int) -> str:
-        return "".join(self.rng.choice(string.ascii_uppercase) for _ in range(count))
-
-    # -- sentences and blocks
 
     def sentence(self) -> str:
         rng, v = self.rng, self.vocabulary
@@ -368,7 +212,8 @@ class Writer:
     def draft(self, characters: int, fields: float) -> Draft:
         """At least `characters` of text, with about the share `fields` of its blocks being facts."""
         rng = self.rng
-        self._pool = [self.vocabulary.word(rng) for _ in range(rng.randint(3, 12))] if rng.random() < 0.3 else []
+        # Real text repeats words, and copying by content must survive it.
+        self.pool = [self.vocabulary.word(rng) for _ in range(rng.randint(3, 12))] if rng.random() < 0.3 else []
         spaced = self._falls(self.shares.spaced)
         draft = Draft()
         while len(draft.text) < characters:

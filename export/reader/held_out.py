@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from glyph_rt.export.reader import tasks
-from glyph_rt.export.reader.documents import Draft, Fact, Shares, Writer
+from glyph_rt.export.reader.documents import Draft, Fact, Writer
 from glyph_rt.export.reader.questions import ABSENT, COUNTED, LINES, phrased
+from glyph_rt.export.reader.shares import NONE, Shares
 from glyph_rt.export.reader.tasks import Asked
 from glyph_rt.export.reader.vocabulary import HELD_OUT
 
@@ -22,7 +23,7 @@ def questions(
     count: int,
     pages: Sequence[int] = (1, 2, 3, 4),
     seed: int = 20_001,
-    shares: Shares = Shares(),  # noqa: B008
+    shares: Shares = NONE,
     phrasings: tuple[str, ...] | None = None,
 ) -> list[Question]:
     """`count` questions about fields among prose, spread evenly over the page counts, two to a document.

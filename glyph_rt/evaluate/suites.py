@@ -15,8 +15,8 @@ from glyph_rt.evaluate.report import Bar
 from glyph_rt.evaluate.ruler import FAMILIES, RulerFile, RulerStyle
 from glyph_rt.evaluate.task import EXACT, Question, Score, Task, exact
 from glyph_rt.export.reader import held_out
-from glyph_rt.export.reader.documents import Shares
 from glyph_rt.export.reader.questions import HELD_OUT as HELD_OUT_PHRASINGS
+from glyph_rt.export.reader.shares import Shares
 from glyph_rt.memory.limits import MIB
 from glyph_rt.texts import read_text
 from glyph_rt.typeset import Typesetter

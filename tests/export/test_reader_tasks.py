@@ -7,8 +7,9 @@ import re
 
 import pytest
 from glyph_rt.export.reader import held_out, tasks
-from glyph_rt.export.reader.documents import Draft, Shares, Writer
+from glyph_rt.export.reader.documents import Draft, Writer
 from glyph_rt.export.reader.questions import ABSENT, COMPARED, COUNTED, LINES, TRAINED
+from glyph_rt.export.reader.shares import Shares
 from glyph_rt.export.reader.tasks import NOWHERE, Asked
 from glyph_rt.export.reader.vocabulary import TRAINING
 from hypothesis import given, settings

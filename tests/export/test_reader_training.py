@@ -12,7 +12,7 @@ import pytest
 import torch
 from glyph_rt.export.reader.alphabet import BEGIN_OF_IMAGE, END_OF_IMAGE, IDS, NEWLINE, PREFIX, USER, encode
 from glyph_rt.export.reader.curriculum import SHARES, Stage
-from glyph_rt.export.reader.documents import Shares, Writer
+from glyph_rt.export.reader.documents import Writer
 from glyph_rt.export.reader.growth import grown
 from glyph_rt.export.reader.losses import Weights, gradients
 from glyph_rt.export.reader.network import HEADS_NOT_SHIPPED, Reader, checkpoint_state
@@ -22,6 +22,7 @@ from glyph_rt.export.reader.questions import ABSENT, TRAINED, phrased
 from glyph_rt.export.reader.questions import HELD_OUT as JUDGED
 from glyph_rt.export.reader.replicas import Replicas
 from glyph_rt.export.reader.samples import IGNORE, SampleMaker, Shape
+from glyph_rt.export.reader.shares import Shares
 from glyph_rt.export.reader.size import Size
 from glyph_rt.export.reader.train import Options, Trainer
 from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
