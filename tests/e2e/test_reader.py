@@ -1,7 +1,7 @@
 """The embedded reader with its shipped weights: it answers the demo, and reads what it never saw as well as it was measured to.
 
 The floors lie at the lower ends of the intervals of what was measured (`python bench/reader_quality.py`), that of transcripts at its bar.
-The other bars of version 2 are missed by one to three points.
+Two other bars of version 2 are missed by half a point and by one and a half. Lines, comparisons and counts it has not learned yet.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from glyph_rt.evaluate.suites import Options, reader
 from glyph_rt.typeset import PRESETS, Typesetter
 
 FLOORS = {
-    ("values, 1 to 4 pages", "exact"): 0.943,
-    ("values, 8 pages", "exact"): 0.904,
-    ("other phrasings", "exact"): 0.88,
-    ("in sentences", "exact"): 0.898,
-    ("UUIDs and digits", "exact"): 0.845,
-    ("not in the document", "exact"): 0.88,
+    ("values, 1 page", "exact"): 0.972,
+    ("values, 1 to 4 pages", "exact"): 0.964,
+    ("values, 8 pages", "exact"): 0.93,
+    ("other phrasings", "exact"): 0.904,
+    ("in sentences", "exact"): 0.923,
+    ("in tables and logs", "exact"): 0.772,
+    ("UUIDs and digits", "exact"): 0.904,
+    ("not in the document", "exact"): 0.892,
     ("transcripts", "characters"): 0.995,
+    ("transcripts, 2 pages", "characters"): 0.982,
 }
 CONTRACT = (Path(__file__).parents[2] / "examples" / "contract.txt").read_text()
 
