@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from glyph_rt.export.reader.shares import NONE, Shares
 from glyph_rt.export.reader.values import Values
-from glyph_rt.export.reader.vocabulary import FUNCTION_WORDS, Vocabulary
+from glyph_rt.export.reader.vocabulary import FUNCTION_WORDS
 
 # Between a key and its value in a sentence.
 LINKS = [f" {link} " for link in "is|is|is|was|of|equals|stands at|is set to|amounts to|remains|shall be|now is".split("|")] + [" ("]
@@ -74,9 +73,6 @@ class Draft:
 
 class Writer(Values):
     """Writes documents from one vocabulary and one seed."""
-
-    def __init__(self, vocabulary: Vocabulary, seed: int, shares: Shares = NONE) -> None:
-        super().__init__(vocabulary, seed, shares)
 
     def absent_key(self, draft: Draft, text: str) -> str | None:
         """A key to which `text`, the beginning of the draft, gives no value: named in it, close to one in it, or any. None: not found."""

@@ -15,7 +15,7 @@ from glyph_rt.evaluate import Question
 from glyph_rt.typeset import Typesetter
 
 AS_EVER = "What is the value of {}?"  # the phrasing of version 0
-COMPARED = (("Which is larger, {} or {}?", True), ("Which is smaller, {} or {}?", False))
+AS_EVER_COMPARED = (("Which is larger, {} or {}?", True), ("Which is smaller, {} or {}?", False))
 
 
 def questions(
@@ -81,7 +81,7 @@ def counts(typesetter: Typesetter, count: int, pages: Sequence[int] = (1, 2), se
 def comparisons(typesetter: Typesetter, count: int, pages: Sequence[int] = (1, 2, 3, 4), seed: int = 43_001) -> list[Question]:
     """`count` questions for which of two figures is larger, or smaller."""
     writer = Writer(HELD_OUT, seed, Shares(figures=0.3))
-    return _asked(writer, typesetter, count, pages, lambda text, facts: tasks.comparison(writer.rng, facts, COMPARED))
+    return _asked(writer, typesetter, count, pages, lambda text, facts: tasks.comparison(writer.rng, facts, AS_EVER_COMPARED))
 
 
 def _asked(

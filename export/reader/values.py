@@ -6,7 +6,7 @@ import random
 import string
 import uuid
 
-from glyph_rt.export.reader.shares import Shares
+from glyph_rt.export.reader.shares import NONE, Shares
 from glyph_rt.export.reader.vocabulary import Vocabulary
 
 ALPHABETS = (
@@ -23,7 +23,7 @@ MONTHS = "January February March April May June July August September October No
 class Values:
     """Draws from one vocabulary and one seed."""
 
-    def __init__(self, vocabulary: Vocabulary, seed: int, shares: Shares) -> None:
+    def __init__(self, vocabulary: Vocabulary, seed: int, shares: Shares = NONE) -> None:
         self.vocabulary = vocabulary
         self.shares = shares
         self.rng = random.Random(seed)
