@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from glyph_rt.export.reader.samples import Shape
 from glyph_rt.export.reader.shares import Shares
@@ -28,17 +29,19 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
     Questions about one or two pages train the vision tower too, a fifth more of the step: its two layers are the first that can tell a
     visual token which key stands before it. About more pages they train the decoder only.
     """
-    ask1, ask2 = Shape(1, 8, 224, transcribe=False), Shape(2, 5, 320, transcribe=False)
-    ask4, ask8, ask12 = (Shape(pages, documents, 448, transcribe=False, vision="frozen") for pages, documents in ((4, 3), (8, 2), (12, 1)))
-    window, read1 = Shape(1, 7, 224, transcribe=True), Shape(1, 3, 640, transcribe=True)
-    read2 = Shape(2, 2, 640, transcribe=True, vision="frozen")
-    few, few_ask = Shape(1, 12, 128, transcribe=True, rows=3), Shape(1, 10, 160, transcribe=False, rows=4, fields=0.8)
-    see = [(1.0, Shape(1, 20, 64, transcribe=True, vision="only"))]
+    shape = partial(Shape, looks=0.25)
+    ask1, ask2 = shape(1, 8, 224, transcribe=False), shape(2, 5, 320, transcribe=False)
+    ask4, ask8, ask12 = (shape(pages, documents, 448, transcribe=False, vision="frozen") for pages, documents in ((4, 3), (8, 2), (12, 1)))
+    window, read1 = shape(1, 7, 224, transcribe=True), shape(1, 3, 640, transcribe=True)
+    read2 = shape(2, 2, 640, transcribe=True, vision="frozen")
+    few, few_ask = shape(1, 12, 128, transcribe=True, rows=3), shape(1, 10, 160, transcribe=False, rows=4, fields=0.8)
+    look = shape(1, 20, 64, transcribe=True, vision="only", looks=0.8)
+    see = [(1.0, shape(1, 20, 64, transcribe=True, vision="only"))]
     copy = [(0.6, few), (0.4, few_ask)]
     page = [(0.3, window), (0.1, read1), (0.05, few), (0.3, ask1), (0.2, ask2), (0.05, few_ask)]
     # A quarter of it whole pages to transcribe: with an eighth, lines were skipped again in longer training (98.8 to 94.9 % of characters).
     document = [
-        (0.08, window), (0.16, read1), (0.08, read2), (0.18, ask1), (0.17, ask2), (0.16, ask4), (0.13, ask8), (0.04, ask12),
+        (0.08, window), (0.16, read1), (0.08, read2), (0.18, ask1), (0.17, ask2), (0.16, ask4), (0.13, ask8), (0.04, ask12), (0.1, look),
     ]  # fmt: skip
     if trained:
         return [Stage("document", minutes, document, peak=0.5, decay_from=0.05)]
@@ -52,5 +55,6 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
 
 # Of the documents trained on.
 SHARES = Shares(
-    mentions=0.3, crossed=0.4, sentences=0.22, long_values=0.1, hollow=0.05, addresses=0.1, figures=0.1, spaced=0.12, listings=0.06
-)
+    mentions=0.3, crossed=0.4, sentences=0.22, long_values=0.1, hollow=0.05, addresses=0.1, figures=0.1, spaced=0.12, near=0.4,
+    listings=0.1, worded=0.4,
+)  # fmt: skip

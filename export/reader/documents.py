@@ -6,6 +6,9 @@ about such a document can be answered without reading it.
 
 from __future__ import annotations
 
+import re
+import string
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from glyph_rt.export.reader.values import Values
@@ -77,6 +80,9 @@ class Writer(Values):
     def absent_key(self, draft: Draft, text: str) -> str | None:
         """A key to which `text`, the beginning of the draft, gives no value: named in it, close to one in it, or any. None: not found."""
         rng = self.rng
+        if draft.facts and self._falls(self.shares.near):
+            key = self._near_key([fact.key for fact in draft.facts])
+            return None if draft.knows(key) or key.lower() in text.lower() else key
         kind = rng.random()
         if kind < 0.3 and draft.hollow:
             return rng.choice(draft.hollow)
@@ -87,6 +93,20 @@ class Writer(Values):
                 words[rng.randrange(len(words))] = self.vocabulary.word(rng)
                 key = " ".join(words)
         return None if draft.knows(key) or key.lower() in text.lower() else key
+
+    def _near_key(self, keys: Sequence[str]) -> str:
+        """One of `keys` with another word, which may be another key's, in the place of one of its own; or with another digit."""
+        rng = self.rng
+        key = rng.choice(keys)
+        digits = [i for i, character in enumerate(key) if character.isdigit()]
+        if digits:
+            at = rng.choice(digits)
+            return key[:at] + rng.choice([digit for digit in string.digits if digit != key[at]]) + key[at + 1 :]
+        words = re.split("([ _])", key)  # and what stands between them, at odd places
+        at = rng.randrange(0, len(words), 2)
+        other = rng.choice(re.split("[ _]", rng.choice(keys))) if rng.random() < 0.5 else self.vocabulary.word(rng)
+        words[at] = other.upper() if words[at].isupper() else other.capitalize() if words[at].istitle() else other.lower()
+        return "".join(words)
 
     def sentence(self) -> str:
         rng, v = self.rng, self.vocabulary
@@ -155,6 +175,8 @@ class Writer(Values):
             if not value or draft.knows(key):
                 continue
             stamp = self._stamp() if form.stamped else ""
+            if stamp and self._falls(self.shares.worded):
+                stamp += f"{self.word()} " * rng.randint(1, 2)
             filler = form.filler * max(2, width - len(key))
             draft.add_fact(stamp + form.before, key, form.left + filler + form.right, value)
             draft.text += form.after + (rng.choice(("", "", f", {self.word()}", f" ({self.word()})")) if form.stamped else "") + "\n"

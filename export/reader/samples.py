@@ -18,6 +18,7 @@ import numpy as np
 from glyph_rt.export.reader import tasks
 from glyph_rt.export.reader.alphabet import ASSISTANT, NEWLINE, PAD, USER, encode
 from glyph_rt.export.reader.documents import Draft, Fact, Writer
+from glyph_rt.export.reader.looks import Look, any_look
 from numpy.typing import NDArray
 
 from glyph_rt.typeset import Typesetter
@@ -26,7 +27,7 @@ IGNORE = -1
 ABSENT_SHARE = 0.22  # of questions about a document
 # Of fields before whose value a line, a count or a comparison is asked for. Lines are long: with a third of the questions they were
 # half of the characters to learn, and after 40 minutes 3 % of lines were right and fewer values than before.
-OTHER_SHARE = 0.05
+OTHER_SHARE = 0.08
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Shape:
     rows: int | None = None  # at most so many lines of text in a document; None: as many as its pages hold
     fields: float = 0.45  # share of field lines: names, figures and identifiers among the prose
     vision: Literal["only", "trained", "frozen"] = "trained"  # whether the vision tower learns from it, or nothing else does
+    looks: float = 0.0  # share of documents whose pages look otherwise than the typesetter draws them
 
 
 @dataclass
@@ -99,13 +101,18 @@ class SampleMaker:
             if layout.measure.pages != shape.pages or len(layout.lines) == 0 or not (shape.transcribe or facts):
                 continue  # trailing blank lines fell away, or there is nothing to ask about
             sample = _Sample(shape, self, text, layout.lines)
-            sample.patches = np.stack([page.patches for page in self.typesetter.draw(layout)])
+            sample.patches = self._drawn(text, shape.looks)
             if shape.transcribe:
                 sample.transcribe(rng)
             else:
                 rng.shuffle(facts)
                 sample.ask(facts, draft, self.writer)
             return sample.padded()
+
+    def _drawn(self, text: str, looks: float) -> NDArray[np.uint8]:
+        rng = self.writer.rng
+        look = any_look(rng, self.typesetter.style) if rng.random() < looks else Look(self.typesetter)
+        return np.stack([look.drawn(page.patches, page.width) for page in look.typesetter.pages(text)])
 
 
 class _Sample:

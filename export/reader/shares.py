@@ -17,7 +17,9 @@ class Shares:
     addresses: of values that are network or mail addresses, paths, versions, phone numbers, people, or figures with any unit.
     figures: of values that are plain whole numbers, which can be compared.
     spaced: of documents with a blank line behind every block.
+    near: of keys without a value that are asked about, those besides that differ from one of the document in a word or in a digit.
     listings: of fields that stand with a few others in a table, in settings, in JSON or in a log.
+    worded: of a log's lines, those that say something else before the key.
     """
 
     mentions: float = 0.0
@@ -28,7 +30,9 @@ class Shares:
     addresses: float = 0.0
     figures: float = 0.0
     spaced: float = 0.0
+    near: float = 0.0
     listings: float = 0.0
+    worded: float = 0.0
 
 
 NONE = Shares()
