@@ -71,7 +71,7 @@ def _write_json(path: Path, data: object) -> None:
 
 
 def write_mean(runs: Sequence[Path], target: Path) -> None:
-    """Write the model whose weights are the mean of those that `runs`, folders of one style and one size, have reached so far.
+    """Write the model whose weights are the mean of those that `runs`, folders of one style and one size, would write by now.
 
     What was trained on last is learned at the expense of what was learned before; halfway between the two stands most of both (model soups,
     Wortsman et al., ICML 2022).
@@ -82,5 +82,5 @@ def write_mean(runs: Sequence[Path], target: Path) -> None:
         raise ValueError(f"runs of other sizes or styles have no mean: {', '.join(map(str, runs))}")
     style = Style.from_json(first["style"], str(runs[0]))
     reader = Reader(Size(**first["size"]), style.height // 14, style.width // 14)
-    reader.load_state_dict({name: torch.stack([state["reader"][name] for state in states]).mean(0) for name in first["reader"]})
+    reader.load_state_dict({name: torch.stack([state["mean"][name] for state in states]).mean(0) for name in first["mean"]})
     write_package(reader, Typesetter(style), target)

@@ -2,7 +2,8 @@
 
     glyph-rt train-reader --out DIR [--start MODEL]
 
-The run is seeded, logs its curve to OUT/log.jsonl, and resumes from OUT/state.pt.
+The run is seeded, logs its curve to OUT/log.jsonl, and resumes from OUT/state.pt. What it writes is not where it ended but the mean of
+where it has been of late.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import time
 import zlib
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,10 @@ from glyph_rt.export.reader.vocabulary import HELD_OUT
 
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.typeset import PRESETS, Style, Typesetter
+
+# Polynomial-decay averaging (Shamir and Zhang, ICML 2013): step t weighs t ** RECENT, so that the mean is of about the last sixth of the run,
+# however long that is. In the middle of a run the mean of two states eight minutes apart gave 85 % of answers on 8 pages, the later one 81 %.
+RECENT = 5
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class Trainer:
         self.reader = Reader(self.size, style.height // 14, style.width // 14).to(self.device)
         if options.start is not None:
             self._start_from(Path(options.start))
+        self.mean = deepcopy(self.reader).eval()
         self.replicas = Replicas(self.reader, options.weights, options.replicas, options.compiled)
         matrices, others = [], []
         for name, parameter in self.reader.named_parameters():
@@ -133,18 +140,20 @@ class Trainer:
             for name, value in parts.items():
                 self.averages[name] = 0.95 * self.averages.get(name, value) + 0.05 * value
         self.step += 1
+        with torch.no_grad():
+            for mean, now in zip(self.mean.parameters(), parameters, strict=True):
+                mean.lerp_(now, (RECENT + 1) / (self.step + RECENT))
 
     # -- looking at it
 
     def evaluate(self, seed: int = 777) -> dict[str, float]:
-        """Held-out documents. Under teacher forcing an answer is all right exactly when greedy decoding gives it."""
-        self.reader.eval()
+        """The mean, on held-out documents. Under teacher forcing an answer is all right exactly when greedy decoding gives it."""
         out: dict[str, float] = {}
         shapes = Shape(1, 16, 640, True), *(Shape(p, d, 224, False) for p, d in ((1, 24), (4, 16), (8, 12)))
         for batch in (SampleMaker(self.typesetter, Writer(HELD_OUT, seed, SHARES)).batch(shape) for shape in shapes):
             labels = torch.from_numpy(batch.labels).to(self.device)
-            with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # compiling would take longer than these few batches
-                logits = self.reader(ink(batch, self.device), torch.from_numpy(batch.tokens).to(self.device)).logits
+            with torch.no_grad():
+                logits = self.mean(ink(batch, self.device), torch.from_numpy(batch.tokens).to(self.device)).logits
             right = (logits.argmax(-1) == labels) | (labels == IGNORE)
             if batch.shape.transcribe:
                 out["eval_read_error"] = 1 - right[labels != IGNORE].float().mean().item()
@@ -165,7 +174,7 @@ class Trainer:
         run = path / "state.pt"
         if run.exists():
             state = torch.load(run, map_location="cpu", weights_only=True)
-            size, weights = Size(**state["size"]), state["reader"]
+            size, weights = Size(**state["size"]), state["mean"]
         else:
             checkpoint = Checkpoint.open(path)
             size = Size.of(checkpoint.config)
@@ -177,7 +186,7 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "options": asdict(self.options), "style": self.style.to_json(), "size": asdict(self.size),
-            "reader": self.reader.state_dict(),
+            "reader": self.reader.state_dict(), "mean": self.mean.state_dict(),
             "muon": self.muon.state_dict(), "adam": self.adam.state_dict(),
             "elapsed": self.elapsed, "step": self.step, "averages": self.averages,
         }  # fmt: skip
@@ -192,6 +201,7 @@ class Trainer:
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.reader.load_state_dict(state["reader"])
+        self.mean.load_state_dict(state["mean"])
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
         self.elapsed, self.step, self.averages = state["elapsed"], state["step"], state["averages"]
@@ -202,4 +212,4 @@ def train(out: Path, options: Options, style: Style = PRESETS["reader"]) -> None
     trainer = Trainer(style, options, out)
     (out / "pid").write_text(f"{os.getpid()}\n", encoding="utf-8")  # for others on the machine: kill -STOP, kill -CONT
     trainer.run()
-    write_package(trainer.reader.cpu(), trainer.typesetter, out / "model")
+    write_package(trainer.mean.cpu(), trainer.typesetter, out / "model")

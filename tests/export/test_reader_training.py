@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from itertools import pairwise
@@ -24,7 +25,7 @@ from glyph_rt.export.reader.replicas import Replicas
 from glyph_rt.export.reader.samples import IGNORE, SampleMaker, Shape
 from glyph_rt.export.reader.shares import Shares
 from glyph_rt.export.reader.size import Size
-from glyph_rt.export.reader.train import Options, Trainer
+from glyph_rt.export.reader.train import RECENT, Options, Trainer
 from glyph_rt.export.reader.vocabulary import HELD_OUT, TRAINING
 from transformers import Glm4vConfig, Glm4vForConditionalGeneration
 
@@ -236,6 +237,21 @@ def test_training_lowers_its_loss_and_resumes_where_it_stood(tmp_path: Path) -> 
     trainer.train([batch], 1.0)
     again.train([batch], 1.0)
     assert torch.equal(trainer.reader.lm_head.weight, again.reader.lm_head.weight)
+    assert torch.equal(trainer.mean.lm_head.weight, again.mean.lm_head.weight)
+
+
+def test_what_is_written_is_the_mean_of_late(tmp_path: Path) -> None:
+    """Step t weighs t (t + 1) ... (t + RECENT - 1), which is about t ** RECENT."""
+    trainer = Trainer(PRESETS["reader"], Options(warm_up=1, compiled=False, replicas=1), tmp_path, TINY)
+    batch = maker(2).batch(Shape(1, 2, 48, transcribe=True, rows=1))
+    passed = []
+    for _ in range(12):
+        trainer.train([batch], 1.0)
+        passed.append(trainer.reader.lm_head.weight.detach().clone())
+    weights = torch.tensor([math.prod(range(t, t + RECENT)) for t in range(1, 13)], dtype=torch.float64)
+    want = torch.einsum("t,t...->...", weights / weights.sum(), torch.stack(passed).double()).float()
+    torch.testing.assert_close(trainer.mean.lm_head.weight.detach(), want)
+    assert not torch.allclose(want, passed[-1])
 
 
 def test_a_step_over_several_batches_is_the_step_over_their_mean_loss(tmp_path: Path) -> None:
