@@ -35,8 +35,8 @@ from glyph_rt.export.reader.vocabulary import HELD_OUT
 from glyph_rt.checkpoint import Checkpoint
 from glyph_rt.typeset import PRESETS, Style, Typesetter
 
-# Polynomial-decay averaging (Shamir and Zhang, ICML 2013): step t weighs t ** RECENT, so that the mean is of about the last sixth of the run,
-# however long that is. In the middle of a run the mean of two states eight minutes apart gave 85 % of answers on 8 pages, the later one 81 %.
+# Polynomial-decay averaging (Shamir and Zhang, ICML 2013): step t weighs t ** RECENT, so that the mean is of about the last sixth of a run,
+# however long. In the middle of one, the mean of two states eight minutes apart gave 85 % of answers on 8 pages, the later one 81 %.
 RECENT = 5
 
 
