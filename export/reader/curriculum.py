@@ -41,7 +41,7 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
     page = [(0.3, window), (0.1, read1), (0.05, few), (0.3, ask1), (0.2, ask2), (0.05, few_ask)]
     # A quarter of it whole pages to transcribe: with an eighth, lines were skipped again in longer training (98.8 to 94.9 % of characters).
     document = [
-        (0.08, window), (0.16, read1), (0.08, read2), (0.18, ask1), (0.17, ask2), (0.16, ask4), (0.13, ask8), (0.04, ask12), (0.1, look),
+        (0.08, window), (0.16, read1), (0.08, read2), (0.18, ask1), (0.17, ask2), (0.16, ask4), (0.17, ask8), (0.04, ask12), (0.06, look),
     ]  # fmt: skip
     if trained:
         return [Stage("document", minutes, document, peak=0.5, decay_from=0.05)]
@@ -55,6 +55,6 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
 
 # Of the documents trained on.
 SHARES = Shares(
-    mentions=0.3, crossed=0.4, sentences=0.22, long_values=0.1, hollow=0.05, addresses=0.1, figures=0.1, spaced=0.12, near=0.4,
+    mentions=0.3, crossed=0.4, sentences=0.3, long_values=0.1, hollow=0.05, addresses=0.1, figures=0.1, spaced=0.12, near=0.4,
     listings=0.1, worded=0.4,
 )  # fmt: skip
