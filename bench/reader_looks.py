@@ -47,7 +47,7 @@ class Point:
     """One look."""
 
     look: str
-    trained: bool
+    in_recipe: bool  # whether training draws such pages; weights from before it did know the first one only
     characters: Interval  # share of transcribed characters that are right
     values: Interval  # share of values that are right
 
@@ -64,26 +64,26 @@ def main() -> None:
         questions = held_out.questions(shipped.typesetter, options.size, (1, 2), seed=62_001)
         transcripts = Transcripts(shipped.typesetter, held_out.texts_to_transcribe(shipped.typesetter, options.size // 5, seed=63_001))
         print(f"{'look':>24}{'characters right':>26}{'values right':>26}")
-        for name, (changes, trained) in LOOKS.items():
+        for name, (changes, in_recipe) in LOOKS.items():
             try:
                 look = replace(style, name=name, **changes)
             except StyleError as missing:
                 print(f"{name:>24} not measured: {missing}")
                 continue
-            points.append(measured(shipped.checkpoint.path, look, trained, questions, transcripts))
-            print(f"{name:>23}{' ' if trained else '*'}{points[-1].characters!s:>26}{points[-1].values!s:>26}", flush=True)
+            points.append(measured(shipped.checkpoint.path, look, in_recipe, questions, transcripts))
+            print(f"{name:>23}{' ' if in_recipe else '*'}{points[-1].characters!s:>26}{points[-1].values!s:>26}", flush=True)
     if options.json:
         subject = {"machine": platform.processor() or platform.machine(), "model": digest, "command": " ".join(["python", *sys.argv])}
         options.json.write_text(json.dumps({**subject, "points": [asdict(point) for point in points]}, indent=2) + "\n", encoding="utf-8")
 
 
-def measured(model: Path, look: Style, trained: bool, questions: list[Question], transcripts: Transcripts) -> Point:
+def measured(model: Path, look: Style, in_recipe: bool, questions: list[Question], transcripts: Transcripts) -> Point:
     """The model on pages of that look."""
     with Runtime.open(model, style=look, encoder="torch") as runtime:
         values = [exact(q, a)[EXACT] for q, a in zip(questions, answers(runtime, questions), strict=True)]
         asked = list(transcripts.questions())
         read = [transcripts.scores(q, a)["characters"] for q, a in zip(asked, answers(runtime, asked), strict=True)]
-    return Point(look.name, trained, interval(read), interval(values))
+    return Point(look.name, in_recipe, interval(read), interval(values))
 
 
 if __name__ == "__main__":
