@@ -74,15 +74,21 @@ def with_cells(style: Style, width: int, height: int) -> Style:
 
 def measured(trained: Runtime, style: Style, questions: list[Question], pages: int) -> Point:
     """The trained weights on pages of `style`."""
-    with Runtime.open(trained.checkpoint.path, style=style, encoder="torch") as runtime:
-        scores = [exact(q, a)[EXACT] for q, a in zip(questions, answers(runtime, questions), strict=True)]
-        transcripts = Transcripts(runtime.typesetter, held_out.texts_to_transcribe(runtime.typesetter, max(1, pages // 8), seed=61_001))
-        asked = list(transcripts.questions())
-        read = [transcripts.scores(q, a)["characters"] for q, a in zip(asked, answers(runtime, asked), strict=True)]
+    characters, values = accuracy(trained, style, questions, max(1, pages // 8), seed=61_001)
     assert style.cell_width is not None
     per_token = BLOCK * BLOCK / (style.cell_width * style.line_height)
     cell = f"{style.cell_width}x{style.line_height:g}"
-    return Point(cell, style == trained.style, per_token, interval(read), interval(scores))
+    return Point(cell, style == trained.style, per_token, characters, values)
+
+
+def accuracy(trained: Runtime, style: Style, questions: list[Question], pages: int, seed: int) -> tuple[Interval, Interval]:
+    """On pages of `style`: the shares of the characters of `pages` transcribed pages, and of the questions' values, that are right."""
+    with Runtime.open(trained.checkpoint.path, style=style, encoder="torch") as runtime:
+        values = [exact(q, a)[EXACT] for q, a in zip(questions, answers(runtime, questions), strict=True)]
+        transcripts = Transcripts(runtime.typesetter, held_out.texts_to_transcribe(runtime.typesetter, pages, seed=seed))
+        asked = list(transcripts.questions())
+        read = [transcripts.scores(q, a)["characters"] for q, a in zip(asked, answers(runtime, asked), strict=True)]
+    return interval(read), interval(values)
 
 
 def draw(points: list[Point], file: Path) -> None:

@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from glyph_rt.export.reader import held_out
+from reader_density import accuracy
 
 from glyph_rt import Runtime
 from glyph_rt.errors import StyleError
-from glyph_rt.evaluate import Interval, Question, answers, interval
-from glyph_rt.evaluate.ocr import Transcripts
-from glyph_rt.evaluate.task import EXACT, exact
-from glyph_rt.typeset import Style
+from glyph_rt.evaluate import Interval
 
 PAPER = {"page_bg_color": "#E8E4D8", "para_bg_color": "#E8E4D8"}
 SANS, BOLD, NOTO = "DejaVuSans.ttf", "DejaVuSansMono-Bold.ttf", "NotoSansMono-Regular.ttf"
@@ -62,7 +60,6 @@ def main() -> None:
     with Runtime.open(options.model, encoder="torch") as shipped:
         style, digest = shipped.style, shipped.checkpoint.digest[:16]
         questions = held_out.questions(shipped.typesetter, options.size, (1, 2), seed=62_001)
-        transcripts = Transcripts(shipped.typesetter, held_out.texts_to_transcribe(shipped.typesetter, options.size // 5, seed=63_001))
         print(f"{'look':>24}{'characters right':>26}{'values right':>26}")
         for name, (changes, in_recipe) in LOOKS.items():
             try:
@@ -70,20 +67,12 @@ def main() -> None:
             except StyleError as missing:
                 print(f"{name:>24} not measured: {missing}")
                 continue
-            points.append(measured(shipped.checkpoint.path, look, in_recipe, questions, transcripts))
-            print(f"{name:>23}{' ' if in_recipe else '*'}{points[-1].characters!s:>26}{points[-1].values!s:>26}", flush=True)
+            characters, values = accuracy(shipped, look, questions, options.size // 5, seed=63_001)
+            points.append(Point(name, in_recipe, characters, values))
+            print(f"{name:>23}{' ' if in_recipe else '*'}{characters!s:>26}{values!s:>26}", flush=True)
     if options.json:
         subject = {"machine": platform.processor() or platform.machine(), "model": digest, "command": " ".join(["python", *sys.argv])}
         options.json.write_text(json.dumps({**subject, "points": [asdict(point) for point in points]}, indent=2) + "\n", encoding="utf-8")
-
-
-def measured(model: Path, look: Style, in_recipe: bool, questions: list[Question], transcripts: Transcripts) -> Point:
-    """The model on pages of that look."""
-    with Runtime.open(model, style=look, encoder="torch") as runtime:
-        values = [exact(q, a)[EXACT] for q, a in zip(questions, answers(runtime, questions), strict=True)]
-        asked = list(transcripts.questions())
-        read = [transcripts.scores(q, a)["characters"] for q, a in zip(asked, answers(runtime, asked), strict=True)]
-    return Point(look.name, in_recipe, interval(read), interval(values))
 
 
 if __name__ == "__main__":

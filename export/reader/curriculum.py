@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from glyph_rt.export.reader.samples import Shape
@@ -35,8 +35,8 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
     window, read1 = shape(1, 7, 224, transcribe=True), shape(1, 3, 640, transcribe=True)
     read2 = shape(2, 2, 640, transcribe=True, vision="frozen")
     few, few_ask = shape(1, 12, 128, transcribe=True, rows=3), shape(1, 10, 160, transcribe=False, rows=4, fields=0.8)
-    look = shape(1, 20, 64, transcribe=True, vision="only", looks=0.8)
-    see = [(1.0, shape(1, 20, 64, transcribe=True, vision="only"))]
+    see = shape(1, 20, 64, transcribe=True, vision="only")
+    look = replace(see, looks=0.8)
     copy = [(0.6, few), (0.4, few_ask)]
     page = [(0.3, window), (0.1, read1), (0.05, few), (0.3, ask1), (0.2, ask2), (0.05, few_ask)]
     # A quarter of it whole pages to transcribe: with an eighth, lines were skipped again in longer training (98.8 to 94.9 % of characters).
@@ -46,7 +46,7 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
     if trained:
         return [Stage("document", minutes, document, peak=0.5, decay_from=0.05)]
     return [
-        Stage("see", minutes * 0.04, see),
+        Stage("see", minutes * 0.04, [(1.0, see)]),
         Stage("copy", minutes * 0.12, copy),
         Stage("page", minutes * 0.36, page, peak=0.7),
         Stage("document", minutes * 0.48, document, peak=0.7, decay_from=0.1),

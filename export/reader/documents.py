@@ -82,16 +82,16 @@ class Writer(Values):
         rng = self.rng
         if draft.facts and self._falls(self.shares.near):
             key = self._near_key([fact.key for fact in draft.facts])
-            return None if draft.knows(key) or key.lower() in text.lower() else key
-        kind = rng.random()
-        if kind < 0.3 and draft.hollow:
-            return rng.choice(draft.hollow)
-        key = self.key()
-        if kind < 0.7 and draft.facts:
-            words = rng.choice(draft.facts).key.split(" ")
-            if len(words) > 1:
-                words[rng.randrange(len(words))] = self.vocabulary.word(rng)
-                key = " ".join(words)
+        else:
+            kind = rng.random()
+            if kind < 0.3 and draft.hollow:
+                return rng.choice(draft.hollow)
+            key = self.key()
+            if kind < 0.7 and draft.facts:
+                words = rng.choice(draft.facts).key.split(" ")
+                if len(words) > 1:
+                    words[rng.randrange(len(words))] = self.vocabulary.word(rng)
+                    key = " ".join(words)
         return None if draft.knows(key) or key.lower() in text.lower() else key
 
     def _near_key(self, keys: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from glyph_rt.typeset import Style, Typesetter
+from glyph_rt.typeset import BLOCK, Page, Style, Typesetter
 from glyph_rt.typeset.pages import MERGE, PATCH
 
 # Points, of the fonts that ship with glyph-rt, that fit a cell of 7 x 14 px.
@@ -33,10 +33,11 @@ class Look:
     right: int = 0
     down: int = 0
 
-    def drawn(self, patches: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-        """[patches, 196] of a page `width` px wide that was drawn in black on white."""
+    def drawn(self, page: Page) -> NDArray[np.uint8]:
+        """The patches, [patches, 196], of a page that was drawn in black on white."""
+        patches = page.patches
         if self.right or self.down:
-            patches = _shifted(patches, width, self.right, self.down)
+            patches = _shifted(page, self.right, self.down)
         if (self.ink, self.paper) == (1.0, 0.0):
             return patches
         level = 255 * self.paper + patches.astype(np.float32) * (self.ink - self.paper)
@@ -59,9 +60,7 @@ def _typesetter(style: Style, font: str, size: float) -> Typesetter:
     return Typesetter(replace(style, font_path=font, font_size=size))
 
 
-def _shifted(patches: NDArray[np.uint8], width: int, right: int, down: int) -> NDArray[np.uint8]:
-    columns = width // (PATCH * MERGE)
-    blocks = patches.reshape(-1, columns, MERGE, MERGE, PATCH, PATCH)
-    page = np.pad(blocks.transpose(0, 2, 4, 1, 3, 5).reshape(-1, width), 1)
-    page = np.roll(page, (down, right), (0, 1))[1:-1, 1:-1]
-    return page.reshape(-1, MERGE, PATCH, columns, MERGE, PATCH).transpose(0, 3, 1, 4, 2, 5).reshape(patches.shape)
+def _shifted(page: Page, right: int, down: int) -> NDArray[np.uint8]:
+    ink = np.roll(np.pad(255 - page.pixels(), 1), (down, right), (0, 1))[1:-1, 1:-1]
+    blocks = ink.reshape(page.height // BLOCK, MERGE, PATCH, page.width // BLOCK, MERGE, PATCH)
+    return blocks.transpose(0, 3, 1, 4, 2, 5).reshape(page.patches.shape)

@@ -18,10 +18,10 @@ import numpy as np
 from glyph_rt.export.reader import tasks
 from glyph_rt.export.reader.alphabet import ASSISTANT, NEWLINE, PAD, USER, encode
 from glyph_rt.export.reader.documents import Draft, Fact, Writer
-from glyph_rt.export.reader.looks import Look, any_look
+from glyph_rt.export.reader.looks import any_look
 from numpy.typing import NDArray
 
-from glyph_rt.typeset import Typesetter
+from glyph_rt.typeset import Layout, Typesetter
 
 IGNORE = -1
 ABSENT_SHARE = 0.22  # of questions about a document
@@ -101,7 +101,7 @@ class SampleMaker:
             if layout.measure.pages != shape.pages or len(layout.lines) == 0 or not (shape.transcribe or facts):
                 continue  # trailing blank lines fell away, or there is nothing to ask about
             sample = _Sample(shape, self, text, layout.lines)
-            sample.patches = self._drawn(text, shape.looks)
+            sample.patches = self._drawn(layout, shape.looks)
             if shape.transcribe:
                 sample.transcribe(rng)
             else:
@@ -109,10 +109,12 @@ class SampleMaker:
                 sample.ask(facts, draft, self.writer)
             return sample.padded()
 
-    def _drawn(self, text: str, looks: float) -> NDArray[np.uint8]:
+    def _drawn(self, layout: Layout, looks: float) -> NDArray[np.uint8]:
         rng = self.writer.rng
-        look = any_look(rng, self.typesetter.style) if rng.random() < looks else Look(self.typesetter)
-        return np.stack([look.drawn(page.patches, page.width) for page in look.typesetter.pages(text)])
+        if rng.random() >= looks:
+            return np.stack([page.patches for page in self.typesetter.draw(layout)])
+        look = any_look(rng, self.typesetter.style)
+        return np.stack([look.drawn(page) for page in look.typesetter.pages(layout.text)])
 
 
 class _Sample:

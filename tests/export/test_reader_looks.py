@@ -36,7 +36,7 @@ def test_any_look_has_every_character_in_its_cell(seed: int) -> None:
 @settings(max_examples=30, deadline=None)
 def test_a_page_moves_by_pixels(seed: int, right: int, down: int) -> None:
     page = next(iter(READER.pages(Writer(TRAINING, seed).draft(600, 0.4).text)))
-    found = replace(page, patches=Look(READER, right=right, down=down).drawn(page.patches, page.width)).pixels()
+    found = replace(page, patches=Look(READER, right=right, down=down).drawn(page)).pixels()
     levels = np.pad(page.pixels(), 1, constant_values=255)
     assert (found == levels[1 - down : 1 - down + page.height, 1 - right : 1 - right + page.width]).all()
 
@@ -46,7 +46,7 @@ def test_colours_are_those_of_a_style_that_has_them() -> None:
     text = Writer(TRAINING, 4).draft(500, 0.4).text
     wanted, drawn = (next(iter(typesetter.pages(text))) for typesetter in (Typesetter(grey), READER))
     look = Look(READER, ink=(255 - 0x40) / 255, paper=(255 - 0xE0) / 255)
-    difference = np.abs(look.drawn(drawn.patches, drawn.width).astype(int) - wanted.patches)
+    difference = np.abs(look.drawn(drawn).astype(int) - wanted.patches)
     assert difference.max() <= 1, "but for rounding"
 
 
