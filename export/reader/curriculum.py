@@ -19,19 +19,22 @@ class Stage:
     shapes: Sequence[tuple[float, Shape]]
     peak: float = 1.0  # of the learning rate
     decay_from: float = 1.0  # share of the stage after which the learning rate falls linearly to 3 %
+    heads_only: bool = False  # only what is not shipped learns
 
 
 def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
     """The shipped schedule, scaled to `minutes` of training: see the characters, copy a few lines, then whole documents.
 
-    Weights that are `trained` already go on with whole documents, at a lower rate.
+    Weights that are `trained` already go on with whole documents, at a lower rate, once the heads of the auxiliary losses, which are not
+    kept with them, are as far.
 
-    Questions about one or two pages train the vision tower too, a fifth more of the step: its two layers are the first that can tell a
-    visual token which key stands before it. About more pages they train the decoder only.
+    Questions about up to four pages train the vision tower too: its two layers are the first that can tell a visual token which key stands
+    before it. About more pages they train the decoder only.
     """
-    shape = partial(Shape, looks=0.25)
+    shape = partial(Shape, looks=0.15)
     ask1, ask2 = shape(1, 8, 224, transcribe=False), shape(2, 5, 320, transcribe=False)
-    ask4, ask8, ask12 = (shape(pages, documents, 448, transcribe=False, vision="frozen") for pages, documents in ((4, 3), (8, 2), (12, 1)))
+    ask4 = shape(4, 3, 448, transcribe=False)
+    ask8, ask12 = (shape(pages, documents, 448, transcribe=False, vision="frozen") for pages, documents in ((8, 2), (12, 1)))
     window, read1 = shape(1, 7, 224, transcribe=True), shape(1, 3, 640, transcribe=True)
     read2 = shape(2, 2, 640, transcribe=True, vision="frozen")
     few, few_ask = shape(1, 12, 128, transcribe=True, rows=3), shape(1, 10, 160, transcribe=False, rows=4, fields=0.8)
@@ -41,10 +44,14 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
     page = [(0.3, window), (0.1, read1), (0.05, few), (0.3, ask1), (0.2, ask2), (0.05, few_ask)]
     # A quarter of it whole pages to transcribe: with an eighth, lines were skipped again in longer training (98.8 to 94.9 % of characters).
     document = [
-        (0.08, window), (0.16, read1), (0.08, read2), (0.18, ask1), (0.17, ask2), (0.16, ask4), (0.17, ask8), (0.04, ask12), (0.06, look),
+        (0.07, window), (0.14, read1), (0.08, read2), (0.17, ask1), (0.17, ask2), (0.16, ask4), (0.18, ask8), (0.05, ask12), (0.04, look),
     ]  # fmt: skip
     if trained:
-        return [Stage("document", minutes, document, peak=0.5, decay_from=0.05)]
+        heads = min(2.0, minutes * 0.03)
+        return [
+            Stage("heads", heads, document, heads_only=True),
+            Stage("document", minutes - heads, document, peak=0.5, decay_from=0.05),
+        ]  # fmt: skip
     return [
         Stage("see", minutes * 0.04, [(1.0, see)]),
         Stage("copy", minutes * 0.12, copy),
@@ -55,6 +62,6 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
 
 # Of the documents trained on.
 SHARES = Shares(
-    mentions=0.3, crossed=0.4, sentences=0.3, long_values=0.1, hollow=0.05, addresses=0.1, figures=0.1, spaced=0.12, near=0.4,
-    listings=0.1, worded=0.4,
+    mentions=0.3, crossed=0.4, sentences=0.3, long_values=0.1, hollow=0.08, addresses=0.1, figures=0.1, spaced=0.12, near=0.5,
+    listings=0.1, worded=0.4, inline=0.12, siblings=0.25, repeating=0.1,
 )  # fmt: skip

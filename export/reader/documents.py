@@ -147,15 +147,27 @@ class Writer(Values):
             draft.text += mention if before else ""
         if self._falls(self.shares.sentences):
             self._told_fact(draft, key, value)
+        elif self._falls(self.shares.inline):
+            self._inline_fact(draft, key, value)
         elif (place := rng.random()) < 0.78:
             draft.add_fact("", key, rng.choice((": ", ": ", ": ", ": ", ": ", ":  ", " = ")), value)
         elif place < 0.9:
             bullets = ("- ", "* ", "  ", "    ", f"{rng.randint(1, 20)}. ", f"{rng.randint(1, 9)}.{rng.randint(1, 9)} ")
             draft.add_fact(rng.choice(bullets), key, ": ", value)
         else:
-            draft.add_fact(f"{rng.choice(FUNCTION_WORDS).capitalize()} {self.word()} ", key, ": ", value)
-            draft.text += rng.choice(("", "", ".", f", {self.word()}"))
+            self._inline_fact(draft, key, value)
         draft.text += "\n" + ("" if before else mention)
+
+    def _inline_fact(self, draft: Draft, key: str, value: str) -> None:
+        """A key with its value behind other words of its line."""
+        draft.add_fact(f"{self.rng.choice(FUNCTION_WORDS).capitalize()} {self.word()} ", key, ": ", value)
+        draft.text += self.rng.choice(("", "", ".", f", {self.word()}"))
+
+    def _key_in(self, draft: Draft) -> str:
+        """Any key, or one close to an earlier one's."""
+        if draft.facts and self._falls(self.shares.siblings):
+            return self._near_key([fact.key for fact in draft.facts])
+        return self.key()
 
     def _crossing(self, draft: Draft, key: str) -> None:
         """Prose that ends with the key, and then another key with its value, which is not to be taken for this one's."""
@@ -171,7 +183,7 @@ class Writer(Values):
         rng = self.rng
         form, width = rng.choice(LISTINGS), rng.randint(14, 26)
         for _ in range(rng.randint(2, 6)):
-            key, value = self.key(), self.value()
+            key, value = self._key_in(draft), self.value()
             if not value or draft.knows(key):
                 continue
             stamp = self._stamp() if form.stamped else ""
@@ -204,7 +216,7 @@ class Writer(Values):
             if self._falls(self.shares.listings):
                 self._listing(draft)
                 return
-            key, value = self.key(), self.value()
+            key, value = self._key_in(draft), self.value()
             if not value or draft.knows(key):
                 return
             if self._falls(self.shares.hollow):

@@ -29,6 +29,7 @@ class Weights:
     slot: float = 0.5
     value: float = 0.5
     end: float = 2.0  # of the token that ends an answer
+    begin: float = 3.0  # of an answer's first character, which takes one of like keys, or says that there is none: four errors of five
 
 
 def gradients(reader: Reader, batch: Batch, weights: Weights) -> tuple[Sequence[Tensor | None], dict[str, float]]:
@@ -59,7 +60,10 @@ def _loss(reader: Reader, batch: Batch, weights: Weights) -> tuple[Tensor, dict[
     labels, cells = tensor(batch.labels), tensor(batch.cells)
     asked, pointed = labels != IGNORE, cells != IGNORE
     answer = F.cross_entropy(out.logits[asked], labels[asked], reduction="none")
-    by_token = torch.where(labels[asked] == USER, weights.end, 1.0)
+    begins = torch.zeros_like(asked)
+    for document, answers in enumerate(batch.answers):
+        begins[document, [a.start for a in answers]] = True
+    by_token = torch.where(labels[asked] == USER, weights.end, torch.where(begins[asked], weights.begin, 1.0))
     # The first pointer finds the visual token; the second reads it again, once the place in it is known.
     pointer = torch.stack([F.cross_entropy(layer[pointed], cells[pointed]) for layer in out.pointers]).mean()
     slot = F.cross_entropy(out.slots[pointed], tensor(batch.slots)[pointed])

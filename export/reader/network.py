@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from glyph_rt.export.reader.alphabet import BEGIN_OF_IMAGE, END_OF_IMAGE, PREFIX, VOCABULARY_SIZE
+from glyph_rt.export.reader.attention import attention, later
 from glyph_rt.export.reader.size import Size
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ class VisionAttention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         pages, patches, hidden = x.shape
         q, k, v = self.qkv(x).view(pages, patches, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(_rotate_half(q, cos, sin), _rotate_half(k, cos, sin), v)
+        out = attention(_rotate_half(q, cos, sin).to(v.dtype), _rotate_half(k, cos, sin).to(v.dtype), v)
         return self.proj(out.transpose(1, 2).reshape(pages, patches, hidden))
 
 
@@ -135,19 +136,14 @@ class Attention(nn.Module):
         dim = self.size.head_dim
         return F.linear(x, projection.weight[:dim], projection.bias[:dim])
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, last: int) -> Tensor:
-        """For the last `last` tokens of x [batch, tokens, hidden], what they fetch from all up to themselves."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, last: int) -> Tensor:
+        """For the last `last` tokens of x [batch, tokens, hidden], what they fetch from all up to themselves, as `mask` has it."""
         batch, tokens, _ = x.shape
         heads, kv_heads, dim = self.size.heads, self.size.kv_heads, self.size.head_dim
         q = _rotate_pairs(self.q_proj(x[:, -last:]).view(batch, last, heads, dim).transpose(1, 2), cos[-last:], sin[-last:])
         k = _rotate_pairs(self.k_proj(x).view(batch, tokens, kv_heads, dim).transpose(1, 2), cos, sin)
         v = self.v_proj(x).view(batch, tokens, kv_heads, dim).transpose(1, 2)
-        # The query heads of one kv head are packed as rows of one product. On a CPU this is faster than torch's flash attention, whose
-        # backward pass is slow, for pages as few as the curriculum's.
-        scores = (q.reshape(batch, kv_heads, -1, dim) @ k.transpose(2, 3)).view(batch, heads, last, tokens)
-        later = torch.ones(last, tokens, dtype=torch.bool, device=x.device).triu(tokens - last + 1)
-        shares = scores.float().mul(dim**-0.5).masked_fill(later, -math.inf).softmax(-1)
-        out = (shares.view(batch, kv_heads, -1, tokens).to(v.dtype) @ v).view(batch, heads, last, dim)
+        out = attention(q, k, v, mask)
         return self.o_proj(out.transpose(1, 2).reshape(batch, last, heads * dim))
 
 
@@ -169,9 +165,9 @@ class TextBlock(nn.Module):
         self.post_self_attn_layernorm, self.post_mlp_layernorm = RMSNorm(size.hidden, 0.4), RMSNorm(size.hidden, 0.4)
         self.self_attn, self.mlp = Attention(size), MLP(size)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, last: int) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, last: int) -> Tensor:
         """The last `last` tokens of x."""
-        x = x[:, -last:] + self.post_self_attn_layernorm(self.self_attn(self.input_layernorm(x), cos, sin, last))
+        x = x[:, -last:] + self.post_self_attn_layernorm(self.self_attn(self.input_layernorm(x), cos, sin, mask, last))
         return x + self.post_mlp_layernorm(self.mlp(self.post_attention_layernorm(x)))
 
     def pointer(self, x: Tensor, cos: Tensor, sin: Tensor, text_start: int, image: Tensor) -> Tensor:
@@ -274,6 +270,7 @@ class Reader(nn.Module):
         positions, image = self.positions(pages, text)
         image = image.to(device)
         cos, sin = (turn.to(device) for turn in self.rope(positions))
+        mask = later(x.shape[1], device)
         scores, values = [], []
         slots = x.new_zeros(())
         for number, layer in enumerate(self.layers):
@@ -283,7 +280,7 @@ class Reader(nn.Module):
             final = number == self.size.layers - 1
             if final:
                 slots = self.slot_head(x[:, -text:])
-            x = layer(x, cos, sin, last=text if final else x.shape[1])
+            x = layer(x, cos, sin, mask, last=text if final else x.shape[1])
         logits = self.lm_head(self.norm(x))
         fetched = self.value_head(torch.cat(values, -1)).unflatten(-1, (8, -1)).unflatten(1, (pages, -1)).flatten(0, 1)
         return Output(logits, torch.stack(scores), slots, fetched, visual)

@@ -20,6 +20,9 @@ class Shares:
     near: of keys without a value that are asked about, those besides that differ from one of the document in a word or in a digit.
     listings: of fields that stand with a few others in a table, in settings, in JSON or in a log.
     worded: of a log's lines, those that say something else before the key.
+    inline: of facts that no sentence tells, those besides whose key stands in the middle of a line.
+    siblings: of keys, those that differ from an earlier one of the document in a word or in a digit.
+    repeating: of values, those that say a part of themselves again.
     """
 
     mentions: float = 0.0
@@ -33,6 +36,9 @@ class Shares:
     near: float = 0.0
     listings: float = 0.0
     worded: float = 0.0
+    inline: float = 0.0
+    siblings: float = 0.0
+    repeating: float = 0.0
 
 
 NONE = Shares()

@@ -24,7 +24,7 @@ from glyph_rt.export.reader.documents import Writer
 from glyph_rt.export.reader.growth import grown
 from glyph_rt.export.reader.losses import Weights, ink
 from glyph_rt.export.reader.muon import Muon
-from glyph_rt.export.reader.network import Reader, load_checkpoint_state
+from glyph_rt.export.reader.network import HEADS_NOT_SHIPPED, Reader, load_checkpoint_state
 from glyph_rt.export.reader.package import write_package
 from glyph_rt.export.reader.prefetch import Prefetcher
 from glyph_rt.export.reader.replicas import Replicas
@@ -106,7 +106,7 @@ class Trainer:
                 done = (self.elapsed - start) / (end - start)
                 rate = stage.peak * (1.0 if done < stage.decay_from else max(0.03, (1 - done) / (1 - stage.decay_from)))
                 step = [batches.next() for _ in range(self.options.replicas)]
-                self.train(step, rate * min(1.0, (self.step + 1) / self.options.warm_up))
+                self.train(step, rate * min(1.0, (self.step + 1) / self.options.warm_up), stage.heads_only)
                 now = time.monotonic()
                 self.elapsed += now - last
                 last = now
@@ -123,13 +123,16 @@ class Trainer:
             batches.close()
         self._save()
 
-    def train(self, batches: Sequence[Batch], rate: float) -> None:
-        """One optimiser step over the mean loss of at most `replicas` batches; `rate` scales both learning rates."""
+    def train(self, batches: Sequence[Batch], rate: float, heads_only: bool = False) -> None:
+        """One optimiser step over the mean loss of at most `replicas` batches; `rate` scales both learning rates.
+
+        heads_only: what is shipped stays as it is.
+        """
         self.reader.train()
         parameters = list(self.reader.parameters())
         gradients, told = self.replicas.mean_gradients(batches)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+        for (name, parameter), gradient in zip(self.reader.named_parameters(), gradients, strict=True):
+            parameter.grad = None if heads_only and not name.startswith(HEADS_NOT_SHIPPED) else gradient
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimiser, full in ((self.muon, self.options.learning_rate), (self.adam, self.options.adam_rate)):
             for group in optimiser.param_groups:

@@ -78,7 +78,21 @@ class Values:
             return self.address()
         if self._falls(self.shares.figures):
             return str(self.rng.randint(1, 10 ** self.rng.randint(1, 4)))
+        if self._falls(self.shares.repeating):
+            return self.repeating_value()
         return None
+
+    def repeating_value(self) -> str:
+        """A code or an invented word in which parts come again: what is read next does not follow from what was read last."""
+        rng = self.rng
+        if rng.random() < 0.4:
+            parts = [self.vocabulary.invented(rng)[:5] for _ in range(rng.randint(1, 3))]
+            return "".join(rng.choice(parts) for _ in range(rng.randint(2, 5)))
+        alphabet, length = rng.choice(ALPHABETS), rng.randint(4, 14)
+        value = rng.choice(alphabet)
+        while len(value) < length:
+            value += value[-rng.randint(1, 3) :] if rng.random() < 0.4 else rng.choice(alphabet)
+        return value.strip("_") or "00"
 
     def long_value(self) -> str:
         """A UUID, or a row of hexadecimal or decimal digits: the known weakness of this model family."""
