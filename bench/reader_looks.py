@@ -64,6 +64,7 @@ def main() -> None:
         for name, (changes, in_recipe) in LOOKS.items():
             try:
                 look = replace(style, name=name, **changes)
+                _ = look.font_files  # which this box may lack
             except StyleError as missing:
                 print(f"{name:>24} not measured: {missing}")
                 continue
