@@ -51,7 +51,7 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
         return [
             Stage("heads", heads, document, heads_only=True),
             Stage("document", minutes - heads, document, peak=0.5, decay_from=0.05),
-        ]  # fmt: skip
+        ]
     return [
         Stage("see", minutes * 0.04, [(1.0, see)]),
         Stage("copy", minutes * 0.12, copy),
