@@ -44,7 +44,7 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
     page = [(0.3, window), (0.1, read1), (0.05, few), (0.3, ask1), (0.2, ask2), (0.05, few_ask)]
     # A quarter of it whole pages to transcribe: with an eighth, lines were skipped again in longer training (98.8 to 94.9 % of characters).
     document = [
-        (0.07, window), (0.14, read1), (0.08, read2), (0.17, ask1), (0.17, ask2), (0.16, ask4), (0.18, ask8), (0.05, ask12), (0.04, look),
+        (0.05, window), (0.13, read1), (0.07, read2), (0.23, ask1), (0.16, ask2), (0.15, ask4), (0.17, ask8), (0.04, ask12), (0.03, look),
     ]  # fmt: skip
     if trained:
         heads = min(2.0, minutes * 0.03)
@@ -63,5 +63,5 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
 # Of the documents trained on.
 SHARES = Shares(
     mentions=0.3, crossed=0.4, sentences=0.3, long_values=0.1, hollow=0.08, addresses=0.1, figures=0.1, spaced=0.12, near=0.5,
-    listings=0.1, worded=0.4, inline=0.12, siblings=0.25, repeating=0.1,
+    listings=0.1, worded=0.4, inline=0.25, siblings=0.25, repeating=0.1, echoes=0.15,
 )  # fmt: skip

@@ -169,6 +169,14 @@ class Writer(Values):
             return self._near_key([fact.key for fact in draft.facts])
         return self.key()
 
+    def _value_in(self, draft: Draft) -> str:
+        """Any value, or one that begins like an earlier one's: its end is then found by its place, not by what was read last."""
+        value = self.value()
+        if value and draft.facts and self._falls(self.shares.echoes):
+            begun = self.rng.choice(draft.facts).value[: self.rng.randint(1, 24)]
+            value = " ".join((begun + value[self.rng.randrange(len(value)) :]).split()).rstrip(".,") or value
+        return value
+
     def _crossing(self, draft: Draft, key: str) -> None:
         """Prose that ends with the key, and then another key with its value, which is not to be taken for this one's."""
         opening = self.sentence() if self.rng.random() < 0.5 else f"{self.word().capitalize()} {self.word()},"
@@ -183,7 +191,7 @@ class Writer(Values):
         rng = self.rng
         form, width = rng.choice(LISTINGS), rng.randint(14, 26)
         for _ in range(rng.randint(2, 6)):
-            key, value = self._key_in(draft), self.value()
+            key, value = self._key_in(draft), self._value_in(draft)
             if not value or draft.knows(key):
                 continue
             stamp = self._stamp() if form.stamped else ""
@@ -216,7 +224,7 @@ class Writer(Values):
             if self._falls(self.shares.listings):
                 self._listing(draft)
                 return
-            key, value = self._key_in(draft), self.value()
+            key, value = self._key_in(draft), self._value_in(draft)
             if not value or draft.knows(key):
                 return
             if self._falls(self.shares.hollow):

@@ -9,8 +9,10 @@ import grpc
 import pytest
 
 from glyph_rt import Runtime
+from glyph_rt.service.client import Client, ServiceError
 from glyph_rt.service.limits import ServiceLimits
 from tests.conftest import TEXT
+from tests.faults.test_processes import ENDINGS
 from tests.service.conftest import Served, eventually, served
 
 Code = grpc.StatusCode
@@ -44,11 +46,30 @@ def target(runtime: Runtime) -> Iterator[Served]:
         yield at
         desk = at.server.desk
         eventually(lambda: desk.streams.used == desk.uploads.used == desk.long_texts.used == 0)
+        eventually(lambda: is_well(at, expected))
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        assert grown < 400, f"{grown:.0f} MiB more than before"
+
+
+def reaches(client: Client) -> bool:
+    """Whether somebody listens."""
+    try:
+        return bool(client.runtime().version)
+    except ServiceError as error:
+        assert error.code in ENDINGS  # refused, or cut off while the listener was started anew
+        return False
+
+
+def is_well(at: Served, expected: str) -> bool:
+    """Emptied, the server holds nothing, and it answers as before. False while its listener comes back: what came last may end it."""
+    try:
         with at.client() as client:
             for document in list(client.list()):
                 client.delete(document.id)
             eventually(lambda: at.runtime.arena.used == 0)
-            desk.check_integrity()
+            at.server.desk.check_integrity()
             assert client.ask(QUESTION, document=client.read(TEXT).id, max_new_tokens=8).text == expected
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        assert grown < 400, f"{grown:.0f} MiB more than before"
+    except ServiceError as error:
+        assert error.code in ENDINGS
+        return False
+    return True
