@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--quant", type=Quant, choices=list(Quant), help="keep the decoder's weights smaller")
     parser.add_argument("--kv-dtype", type=KVDtype, choices=list(KVDtype), default=KVDtype.MODEL, help="keep documents' KV smaller")
-    parser.add_argument("--size", type=int, default=200, help="questions of a task")
+    parser.add_argument("--size", type=int, default=200, help="questions of a task; five times as many about one page")
     parser.add_argument("--failures", type=int, default=0, help="wrong answers to print")
     parser.add_argument("--out", type=Path, help="keep answers, figures and plots there, and resume from there")
     parser.add_argument("--json", type=Path, help="also write the figures there")

@@ -23,6 +23,7 @@ class Shares:
     inline: of facts that no sentence tells, those besides whose key stands in the middle of a line.
     siblings: of keys, those that differ from an earlier one of the document in a word or in a digit.
     repeating: of values, those that say a part of themselves again.
+    coded: of keys, those besides that are numbers or codes.
     echoes: of values, those that begin like an earlier one of the document and end otherwise.
     """
 
@@ -40,6 +41,7 @@ class Shares:
     inline: float = 0.0
     siblings: float = 0.0
     repeating: float = 0.0
+    coded: float = 0.0
     echoes: float = 0.0
 
 

@@ -129,8 +129,7 @@ class Values:
 
     def key(self) -> str:
         rng = self.rng
-        kind = rng.random()
-        if kind < 0.1:
+        if self._falls(self.shares.coded) or rng.random() < 0.1:
             return self.identifier(rng.randint(3, 8)).strip("_") or "id"
         words = [rng.choice(self.vocabulary.nouns) if rng.random() < 0.4 else self.word() for _ in range(rng.choice((1, 2, 2, 2, 3)))]
         if len(words) > 1 and rng.random() < 0.3:

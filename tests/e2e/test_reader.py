@@ -1,7 +1,7 @@
 """The embedded reader with its shipped weights: it answers the demo, and reads what it never saw as well as it was measured to.
 
 The floors lie at the lower ends of the intervals of what was measured (`python bench/reader_quality.py`), of these weights or of those
-before, whichever is higher, and that of transcripts at its bar. One other bar, that of one page, is missed by a point.
+before, whichever is higher, and that of transcripts at its bar. One other bar, that of one page, is missed narrowly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from glyph_rt.evaluate.suites import Options, reader
 from glyph_rt.typeset import PRESETS, Typesetter
 
 FLOORS = {
-    ("values, 1 page", "exact"): 0.972,
+    ("values, 1 page", "exact"): 0.979,
     ("values, 1 to 4 pages", "exact"): 0.964,
     ("values, 8 pages", "exact"): 0.956,
     ("other phrasings", "exact"): 0.904,
