@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from glyph_rt.typeset import Layout, Typesetter
 
 IGNORE = -1
-ABSENT_SHARE = 0.22  # of questions about a document
+ABSENT_SHARE = 0.32  # of questions about a document
 # Of fields before whose value a line, a count or a comparison is asked for. Lines are long: with a third of the questions they were
 # half of the characters to learn, and after 40 minutes 3 % of lines were right and fewer values than before.
 OTHER_SHARE = 0.06
