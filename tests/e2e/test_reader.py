@@ -1,7 +1,7 @@
 """The embedded reader with its shipped weights: it answers the demo, and reads what it never saw as well as it was measured to.
 
 The floors lie at the lower ends of the intervals of what was measured (`python bench/reader_quality.py`), of these weights or of those
-before, whichever is higher, and that of transcripts at its bar. One other bar, that of one page, is missed narrowly.
+before, whichever is higher, and that of transcripts at its bar.
 """
 
 from __future__ import annotations
