@@ -42,7 +42,7 @@ def curriculum(minutes: float, trained: bool = False) -> list[Stage]:
     look = replace(see, looks=0.8)
     copy = [(0.6, few), (0.4, few_ask)]
     page = [(0.3, window), (0.1, read1), (0.05, few), (0.3, ask1), (0.2, ask2), (0.05, few_ask)]
-    # A quarter of it whole pages to transcribe: with an eighth, lines were skipped again in longer training (98.8 to 94.9 % of characters).
+    # A fifth of it whole pages to transcribe: with an eighth, lines were skipped again in longer training (98.8 to 94.9 % of characters).
     document = [
         (0.05, window), (0.13, read1), (0.07, read2), (0.23, ask1), (0.16, ask2), (0.15, ask4), (0.17, ask8), (0.04, ask12), (0.03, look),
     ]  # fmt: skip

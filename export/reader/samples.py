@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from glyph_rt.typeset import Layout, Typesetter
 
 IGNORE = -1
-ABSENT_SHARE = 0.32  # of questions about a document
+# Of fields before whose value a key that the document gives none is asked for. With 0.22, 94.5 % of what is missing was said to be (200
+# questions); after 18 minutes with 0.32, which are half of the weights, 96.5 %.
+ABSENT_SHARE = 0.32
 # Of fields before whose value a line, a count or a comparison is asked for. Lines are long: with a third of the questions they were
 # half of the characters to learn, and after 40 minutes 3 % of lines were right and fewer values than before.
 OTHER_SHARE = 0.06
